@@ -226,7 +226,8 @@ mod tests {
     #[test]
     fn keys_spread_and_stay() {
         assert_eq!(partition_of("DCM-03", 4), partition_of("DCM-03", 4));
-        let hit: std::collections::HashSet<u32> = (0..64).map(|i| partition_of(&format!("DCM-{i}"), 4)).collect();
+        let hit: std::collections::HashSet<u32> =
+            (0..64).map(|i| partition_of(&format!("DCM-{i}"), 4)).collect();
         assert_eq!(hit.len(), 4);
     }
 }

@@ -5,6 +5,8 @@
 //! contract: effects, then publish and wait, then save progress, so that nothing is lost, and
 //! deterministic ids ([`event`]) so that nothing is told twice.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod backoff;
 #[cfg(feature = "contract")]
 pub mod contract;

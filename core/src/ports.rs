@@ -91,7 +91,11 @@ pub trait Consumer: Send {
     fn next(&mut self, wait: Duration) -> impl Future<Output = Result<Delivery, PortError>> + Send;
 
     /// Reads `partition` from `start` on. Called once it is assigned, and again to go back.
-    fn start(&mut self, partition: &Partition, start: Start) -> impl Future<Output = Result<(), PortError>> + Send;
+    fn start(
+        &mut self,
+        partition: &Partition,
+        start: Start,
+    ) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Lets revoked partitions go.
     fn release(&mut self, partitions: &[Partition]) -> impl Future<Output = Result<(), PortError>> + Send;
@@ -168,6 +172,20 @@ pub trait Snapshots: Send + Sync {
         token: &Token,
         snapshot: &Snapshot,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// Snapshots of a stage that starts anew each time, such as a live view: nothing is kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forgetful;
+
+impl Snapshots for Forgetful {
+    async fn take(&self, _: &str, _: &Partition) -> Result<(Token, Option<Snapshot>), PortError> {
+        Ok((Token(String::new()), None))
+    }
+
+    async fn save(&self, _: &str, _: &Partition, _: &Token, _: &Snapshot) -> Result<(), PortError> {
+        Ok(())
+    }
 }
 
 /// Whether something was there before.

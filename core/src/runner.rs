@@ -1,5 +1,552 @@
-//! placeholder
-/// x
-pub struct Runner; /// x
-pub struct RunnerError; /// x
-pub struct RunnerSettings;
+//! The runner gives a stage the delivery contract.
+//!
+//! **Nothing is lost and nothing is passed over.** For each batch: the handler's effects, then its
+//! events are published and waited for, and only then may progress be saved; position, counts and
+//! state are saved together, under a token that an old owner no longer holds. Whatever stops a
+//! batch, the messages after the finished prefix are taken again, here or by the next owner, and
+//! the deterministic ids of [`crate::event`] make that harmless.
+//!
+//! One runner takes the partitions of its stage in turn, so that on a revoke nothing is in flight:
+//! it saves, closes the handler and lets go.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::backoff::{Backoff, Patience};
+use crate::event::{Event, Message, Outgoing, Partition, Position};
+use crate::ports::{Consumer, Delivery, PortError, Publisher, Snapshot, Snapshots, Start, Tally, Token};
+use crate::stage::{Handler, Outbox, Stage, StateError, Stop};
+
+/// How a runner behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct RunnerSettings {
+    /// How long to wait for messages before looking after other things.
+    pub wait: Duration,
+    /// How often progress is saved; what came since is done again after a crash.
+    pub save_every: Duration,
+    /// So many dead letters in a row are an outage, not bad data: the stage stops.
+    pub max_refused_in_a_row: u32,
+    /// How long a failing port is tried before the batch is given up and taken anew.
+    pub patience: Patience,
+    /// Where a partition begins that has no snapshot.
+    pub start: Start,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_millis(100),
+            save_every: Duration::from_secs(1),
+            max_refused_in_a_row: 100,
+            patience: Patience::default(),
+            start: Start::Earliest,
+        }
+    }
+}
+
+/// Why a runner ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// Too many dead letters in a row.
+    #[error(
+        "stage {stage} set {count} messages aside in a row, the last at {partition}@{position}: \
+         this looks like an outage, not like bad data; see `castwatch dlq list`"
+    )]
+    TooManyRefused {
+        /// The stage.
+        stage: &'static str,
+        /// How many.
+        count: u32,
+        /// Where the last one lies.
+        partition: Partition,
+        /// Its position.
+        position: Position,
+        /// Why the last one was refused.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Every partition went to another process that runs the same stage on the same log.
+    #[error("stage {stage}: another process has taken over its partitions; stop one of the two")]
+    TakenOver {
+        /// The stage.
+        stage: &'static str,
+    },
+    /// The saved state of a partition can't be read.
+    #[error("stage {stage}: the state saved for {partition} can't be used")]
+    State {
+        /// The stage.
+        stage: &'static str,
+        /// The partition.
+        partition: Partition,
+        /// Why.
+        #[source]
+        source: StateError,
+    },
+    /// A port refused something for good.
+    #[error("stage {stage} can't go on")]
+    Port {
+        /// The stage.
+        stage: &'static str,
+        /// What was refused.
+        #[source]
+        source: PortError,
+    },
+}
+
+/// What a runner is doing, for readiness, metrics and the books.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Position and counts of each partition it owns, as of the last finished batch.
+    pub partitions: BTreeMap<Partition, (Position, Tally)>,
+    /// Why it is not getting on, while it is not.
+    pub trouble: Option<String>,
+}
+
+/// A live view of a runner's [`Progress`].
+#[derive(Clone, Debug, Default)]
+pub struct Status(Arc<Mutex<Progress>>);
+
+impl Status {
+    /// A copy of the progress now.
+    #[must_use]
+    pub fn get(&self) -> Progress {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A partition in our hands.
+struct Owned<H> {
+    handler: H,
+    token: Token,
+    position: Position,
+    tally: Tally,
+    unsaved: bool,
+}
+
+/// How a batch ended.
+enum Flow {
+    /// Every message is finished.
+    Done,
+    /// Given up: take the partition anew from its snapshot.
+    Reopen,
+    /// Shutting down in the middle; `true` when the state fits what was published.
+    Stopping(bool),
+}
+
+/// Runs one stage on a consumer, a publisher and a store of snapshots.
+pub struct Runner<S: Stage, C, P, N> {
+    stage: S,
+    consumer: C,
+    publisher: P,
+    snapshots: N,
+    settings: RunnerSettings,
+    shutdown: watch::Receiver<bool>,
+    status: Status,
+    owned: BTreeMap<Partition, Owned<S::Handler>>,
+    refused_in_a_row: u32,
+    last_save: Instant,
+}
+
+impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
+    /// A runner that goes on until `shutdown` turns true.
+    pub fn new(
+        stage: S,
+        consumer: C,
+        publisher: P,
+        snapshots: N,
+        settings: RunnerSettings,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            stage,
+            consumer,
+            publisher,
+            snapshots,
+            settings,
+            shutdown,
+            status: Status::default(),
+            owned: BTreeMap::new(),
+            refused_in_a_row: 0,
+            last_save: Instant::now(),
+        }
+    }
+
+    /// A view of the progress that outlives the run.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Runs until shutdown, then saves and lets go.
+    ///
+    /// # Errors
+    /// [`RunnerError`] when going on would be wrong. What passes by itself is waited for instead.
+    pub async fn run(mut self) -> Result<(), RunnerError> {
+        let mut outage = Backoff::new(self.settings.patience, self.seed());
+        while !*self.shutdown.borrow() {
+            match self.consumer.next(self.settings.wait).await {
+                Ok(delivery) => {
+                    if outage.tries() > 0 {
+                        outage = Backoff::new(self.settings.patience, self.seed());
+                        self.recovered();
+                    }
+                    self.take(delivery).await?;
+                }
+                Err(error) => {
+                    self.troubled(&error);
+                    if !self.pause(&mut outage).await {
+                        outage = Backoff::new(self.settings.patience, self.seed());
+                    }
+                }
+            }
+            if self.last_save.elapsed() >= self.settings.save_every {
+                self.save_all().await?;
+            }
+        }
+        self.save_all().await?;
+        let all: Vec<Partition> = self.owned.keys().cloned().collect();
+        if let Err(error) = self.consumer.release(&all).await {
+            debug!(stage = self.stage.name(), error = chain(&error), "partitions were not released");
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, delivery: Delivery) -> Result<(), RunnerError> {
+        match delivery {
+            Delivery::Assigned(partitions) => {
+                for partition in partitions {
+                    self.open(&partition).await?;
+                }
+            }
+            Delivery::Batch(partition, messages) => self.batch(&partition, &messages).await?,
+            Delivery::Revoked(partitions) => {
+                for partition in &partitions {
+                    self.save(partition).await?;
+                    self.close(partition);
+                }
+                if let Err(error) = self.consumer.release(&partitions).await {
+                    warn!(stage = self.stage.name(), error = chain(&error), "partitions were not released");
+                }
+            }
+            Delivery::Lost(partitions) => {
+                for partition in &partitions {
+                    self.close(partition);
+                }
+            }
+            Delivery::Idle => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a partition over: from its snapshot, or from the start. Tries until it works, or
+    /// until the runner is to stop.
+    async fn open(&mut self, partition: &Partition) -> Result<(), RunnerError> {
+        let stage = self.stage.name();
+        self.close(partition);
+        let mut backoff = Backoff::new(self.settings.patience, self.seed());
+        loop {
+            let error = match self.snapshots.take(stage, partition).await {
+                Ok((token, snapshot)) => {
+                    let start = snapshot.as_ref().map_or(self.settings.start, |s| Start::At(s.position));
+                    match self.consumer.start(partition, start).await {
+                        Ok(()) => {
+                            let Snapshot { position, tally, state } = snapshot.unwrap_or_default();
+                            let handler = self.stage.open(partition, &state).map_err(|source| {
+                                RunnerError::State { stage, partition: partition.clone(), source }
+                            })?;
+                            info!(stage, %partition, %position, state_bytes = state.len(), "partition opened");
+                            self.status.lock().partitions.insert(partition.clone(), (position, tally));
+                            let owned = Owned { handler, token, position, tally, unsaved: false };
+                            self.owned.insert(partition.clone(), owned);
+                            self.recovered();
+                            return Ok(());
+                        }
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            self.passing(error)?;
+            if *self.shutdown.borrow() {
+                return Ok(());
+            }
+            if !self.pause(&mut backoff).await {
+                backoff = Backoff::new(self.settings.patience, self.seed());
+            }
+        }
+    }
+
+    fn close(&mut self, partition: &Partition) {
+        self.owned.remove(partition);
+        self.status.lock().partitions.remove(partition);
+    }
+
+    async fn batch(&mut self, partition: &Partition, messages: &[Message]) -> Result<(), RunnerError> {
+        // The handler leaves the map while it works, so that nothing can save it half-way.
+        let Some(mut owned) = self.owned.remove(partition) else {
+            debug!(stage = self.stage.name(), %partition, "a batch of a partition that is not ours");
+            return Ok(());
+        };
+        match self.work(partition, &mut owned, messages).await? {
+            Flow::Done | Flow::Stopping(true) => {
+                self.status.lock().partitions.insert(partition.clone(), (owned.position, owned.tally));
+                self.owned.insert(partition.clone(), owned);
+            }
+            Flow::Reopen => {
+                drop(owned);
+                self.open(partition).await?;
+            }
+            Flow::Stopping(false) => self.close(partition),
+        }
+        Ok(())
+    }
+
+    /// Finishes a batch message by message run: effects, publish, advance.
+    async fn work(
+        &mut self,
+        partition: &Partition,
+        owned: &mut Owned<S::Handler>,
+        messages: &[Message],
+    ) -> Result<Flow, RunnerError> {
+        let mut rest = messages;
+        let mut backoff = Backoff::new(self.settings.patience, self.seed());
+        while let Some(first) = rest.first() {
+            let mut out = Outbox::default();
+            let outcome = owned.handler.handle(rest, &mut out).await;
+            debug_assert!(
+                outcome.done <= rest.len() && (outcome.stop.is_some() || outcome.done == rest.len())
+            );
+            let known = out.duplicates();
+            let mut events = out.into_events();
+            let mut finished = outcome.done;
+            if finished > 0 {
+                self.refused_in_a_row = 0;
+                backoff = Backoff::new(self.settings.patience, self.seed());
+            }
+            let mut refused = None;
+            if let Some(Stop::Refuse(source)) = &outcome.stop {
+                let message = rest.get(finished).unwrap_or(first);
+                warn!(stage = self.stage.name(), %partition, position = %message.position,
+                    error = chain(&**source), "message set aside as a dead letter");
+                events.push(dead_letter(self.stage.name(), partition, message, &**source));
+                refused = Some(message.position);
+                finished += 1;
+            }
+            if !self.publish(&events).await? {
+                return Ok(if *self.shutdown.borrow() { Flow::Stopping(false) } else { Flow::Reopen });
+            }
+            if let Some(last) = finished.checked_sub(1).and_then(|at| rest.get(at)) {
+                owned.position = last.position.next();
+                owned.unsaved = true;
+                owned.tally.add(&Tally {
+                    taken: finished as u64,
+                    done: outcome.done as u64 - known,
+                    duplicates: known,
+                    dead_letters: (finished - outcome.done) as u64,
+                });
+            }
+            rest = rest.get(finished..).unwrap_or_default();
+            match outcome.stop {
+                None => break,
+                Some(Stop::Refuse(source)) => {
+                    self.refused_in_a_row += 1;
+                    if self.refused_in_a_row >= self.settings.max_refused_in_a_row {
+                        self.save_owned(partition, owned).await?;
+                        return Err(RunnerError::TooManyRefused {
+                            stage: self.stage.name(),
+                            count: self.refused_in_a_row,
+                            partition: partition.clone(),
+                            position: refused.unwrap_or_default(),
+                            source,
+                        });
+                    }
+                }
+                Some(Stop::Retry(error)) => {
+                    self.passing(error)?;
+                    if *self.shutdown.borrow() {
+                        return Ok(Flow::Stopping(true));
+                    }
+                    if !self.pause(&mut backoff).await {
+                        error!(stage = self.stage.name(), %partition, "batch given up; it is taken anew from the snapshot");
+                        return Ok(Flow::Reopen);
+                    }
+                }
+            }
+        }
+        self.recovered();
+        Ok(Flow::Done)
+    }
+
+    /// Publishes until it is acknowledged; `false` when the budget is spent or the runner stops.
+    async fn publish(&mut self, events: &[Outgoing]) -> Result<bool, RunnerError> {
+        if events.is_empty() {
+            return Ok(true);
+        }
+        let mut backoff = Backoff::new(self.settings.patience, self.seed());
+        while let Err(error) = self.publisher.publish(events).await {
+            self.passing(error)?;
+            if *self.shutdown.borrow() || !self.pause(&mut backoff).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn save_all(&mut self) -> Result<(), RunnerError> {
+        self.last_save = Instant::now();
+        let partitions: Vec<Partition> = self.owned.keys().cloned().collect();
+        for partition in partitions {
+            self.save(&partition).await?;
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self, partition: &Partition) -> Result<(), RunnerError> {
+        let Some(mut owned) = self.owned.remove(partition) else { return Ok(()) };
+        if self.save_owned(partition, &mut owned).await? {
+            self.owned.insert(partition.clone(), owned);
+        } else {
+            self.close(partition);
+            if self.owned.is_empty() {
+                return Err(RunnerError::TakenOver { stage: self.stage.name() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves one partition; `false` when it is somebody else's by now. A store that is away leaves
+    /// the snapshot unsaved until the next time: older progress is never wrong, only longer to redo.
+    async fn save_owned(
+        &mut self,
+        partition: &Partition,
+        owned: &mut Owned<S::Handler>,
+    ) -> Result<bool, RunnerError> {
+        if !owned.unsaved {
+            return Ok(true);
+        }
+        let stage = self.stage.name();
+        let snapshot =
+            Snapshot { position: owned.position, tally: owned.tally, state: owned.handler.state() };
+        let mut backoff = Backoff::new(self.settings.patience, self.seed());
+        loop {
+            match self.snapshots.save(stage, partition, &owned.token, &snapshot).await {
+                Ok(()) => {
+                    owned.unsaved = false;
+                    return Ok(true);
+                }
+                Err(PortError::Fenced { .. }) => {
+                    warn!(stage, %partition, "another process owns this partition now; letting go without saving");
+                    return Ok(false);
+                }
+                Err(error) => {
+                    self.passing(error)?;
+                    if !self.pause(&mut backoff).await {
+                        error!(stage, %partition, "progress could not be saved; what follows it would be done again");
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets errors that may pass through to a retry; the others end the run.
+    fn passing(&self, error: PortError) -> Result<(), RunnerError> {
+        if let PortError::Refused { .. } = error {
+            return Err(RunnerError::Port { stage: self.stage.name(), source: error });
+        }
+        self.troubled(&error);
+        Ok(())
+    }
+
+    fn troubled(&self, error: &PortError) {
+        let text = chain(error);
+        warn!(stage = self.stage.name(), error = text, "waiting to try again");
+        self.status.lock().trouble = Some(text);
+    }
+
+    fn recovered(&self) {
+        if self.status.lock().trouble.take().is_some() {
+            info!(stage = self.stage.name(), "getting on again");
+        }
+    }
+
+    /// Waits for the next try, or for the shutdown; `false` when the budget is spent.
+    async fn pause(&mut self, backoff: &mut Backoff) -> bool {
+        let Some(wait) = backoff.next_wait() else { return false };
+        let mut shutdown = self.shutdown.clone();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = shutdown.wait_for(|stop| *stop) => {}
+        }
+        true
+    }
+
+    /// Jitter differs by stage and by how far it has come, and needs no source of chance.
+    fn seed(&self) -> u64 {
+        let progress = self.owned.values().map(|o| o.position.0).fold(0_u64, u64::wrapping_add);
+        self.stage.name().bytes().fold(progress, |h, b| h.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
+    }
+}
+
+/// An error with all of its causes in one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Attributes of a dead letter that say where it comes from.
+pub mod dlq {
+    /// The stage that set it aside.
+    pub const STAGE: &str = "dlqstage";
+    /// Why, with all causes.
+    pub const ERROR: &str = "dlqerror";
+    /// The topic it lay in.
+    pub const TOPIC: &str = "dlqtopic";
+    /// The partition it lay in.
+    pub const PARTITION: &str = "dlqpartition";
+    /// Its position there.
+    pub const POSITION: &str = "dlqposition";
+    /// Its id there, when it had one.
+    pub const ID: &str = "dlqid";
+}
+
+/// The dead letter of a message: its bytes and attributes as they came, and where it comes from.
+#[must_use]
+pub fn dead_letter(
+    stage: &str,
+    partition: &Partition,
+    message: &Message,
+    error: &(dyn std::error::Error + 'static),
+) -> Outgoing {
+    let mut event: Event = message.event.clone();
+    let origin = [
+        (dlq::STAGE, stage.to_owned()),
+        (dlq::ERROR, chain(error)),
+        (dlq::TOPIC, partition.topic.to_string()),
+        (dlq::PARTITION, partition.index.to_string()),
+        (dlq::POSITION, message.position.to_string()),
+        (dlq::ID, event.id.clone()),
+    ];
+    event.extensions.retain(|(name, _)| !name.starts_with("dlq"));
+    event.extensions.extend(origin.map(|(name, value)| (name.to_owned(), value)));
+    event.id = format!("dlq:{stage}:{partition}@{}", message.position);
+    Outgoing { topic: partition.topic.dead_letters(), key: message.key.clone(), event }
+}

@@ -69,6 +69,10 @@ impl Shot {
         if bytes.len() > MAX_BYTES {
             return Err(ShotError::TooLarge { bytes: bytes.len() });
         }
+        // serde would also read a struct from a list of its fields in order.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(de::Error::custom("a shot is an object, not a list")).map_err(ShotError::Json);
+        }
         let shot: Self = serde_json::from_slice(bytes)?;
         shot.checked()
     }
@@ -290,7 +294,7 @@ mod tests {
         let cases: &[(&str, &str)] = &[
             ("", "EOF"),
             ("{not json", "key must be a string"),
-            ("[1,2]", "invalid length"),
+            ("[1,2]", "a shot is an object, not a list"),
             (&GOOD.replace("\"machine\":\"DCM-03\",", ""), "missing field `machine`"),
             (&GOOD.replace("\"DCM-03\"", "7"), "invalid type: integer `7`, expected a string"),
             (&GOOD.replace("\"DCM-03\"", "\"\""), "machine `` is not a name"),
@@ -300,13 +304,22 @@ mod tests {
             (&GOOD.replace("\"ended_at\":\"2026-01-15T16:45:06+09:00\",", ""), "missing field `ended_at`"),
             (&GOOD.replace("2026-01-15T16:45:06+09:00", "1970-01-01T00:00:00Z"), "outside 2000 to 2099"),
             (&GOOD.replace("2026-01-15T16:45:06+09:00", "2100-06-01T00:00:00Z"), "outside 2000 to 2099"),
-            (&GOOD.replace("331.0", "\"331.0\""), "reading `cast_pressure`: invalid type: string \"331.0\", expected f64"),
+            (
+                &GOOD.replace("331.0", "\"331.0\""),
+                "reading `cast_pressure`: invalid type: string \"331.0\", expected f64",
+            ),
             (&GOOD.replace("331.0", "NaN"), "expected value"),
             (&GOOD.replace("331.0", "Infinity"), "expected value"),
             (&GOOD.replace("331.0", "1e999"), "number out of range"),
             (&GOOD.replace("331.0", "true"), "reading `cast_pressure`: invalid type: boolean"),
             (&GOOD.replace("sleeve_temperature", "cast_pressure"), "stands twice"),
-            (&GOOD.replace("\"readings\":{\"cast_pressure\":331.0,\"sleeve_temperature\":null}", "\"readings\":[1]"), "an object of readings"),
+            (
+                &GOOD.replace(
+                    "\"readings\":{\"cast_pressure\":331.0,\"sleeve_temperature\":null}",
+                    "\"readings\":[1]",
+                ),
+                "an object of readings",
+            ),
         ];
         for (text, expected) in cases {
             let error = Shot::from_json(text.as_bytes()).expect_err(text).to_string();

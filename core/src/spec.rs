@@ -113,19 +113,26 @@ impl<'t> Table<'t> {
         self.table.iter().find(|(k, _)| k.get_ref() == key).map(|(_, v)| v)
     }
 
-    fn typed<T>(&mut self, key: &str, what: &str, take: impl FnOnce(&'t DeValue<'t>) -> Option<T>) -> Option<T> {
+    fn typed<T>(
+        &mut self,
+        key: &str,
+        what: &str,
+        take: impl FnOnce(&'t DeValue<'t>) -> Option<T>,
+    ) -> Option<T> {
         let value = self.value(key)?;
         let taken = take(value.get_ref());
         if taken.is_none() {
             let name = self.name(key);
-            self.shared.report(&value.span(), format!("`{name}` must be {what}, not {}", kind(value.get_ref())));
+            self.shared
+                .report(&value.span(), format!("`{name}` must be {what}, not {}", kind(value.get_ref())));
         }
         taken
     }
 
     /// Reports a mistake at `key`, or at the table where the key is absent.
     pub fn report(&self, key: &str, message: impl fmt::Display) {
-        let span = self.table.iter().find(|(k, _)| k.get_ref() == key).map_or(self.span.clone(), |(_, v)| v.span());
+        let span =
+            self.table.iter().find(|(k, _)| k.get_ref() == key).map_or(self.span.clone(), |(_, v)| v.span());
         self.shared.report(&span, format!("`{}` {message}", self.name(key)));
     }
 
@@ -180,7 +187,9 @@ impl<'t> Table<'t> {
     /// A whole number of 0 or more, if it is there.
     pub fn count(&mut self, key: &str) -> Option<u64> {
         self.typed(key, "a whole number of 0 or more", |v| match v {
-            DeValue::Integer(i) => i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?.try_into().ok(),
+            DeValue::Integer(i) => {
+                i64::from_str_radix(&i.as_str().replace('_', ""), i.radix()).ok()?.try_into().ok()
+            }
             _ => None,
         })
     }
@@ -228,7 +237,8 @@ impl<'t> Table<'t> {
             inner.finish();
             Some(out)
         } else {
-            self.shared.report(&value.span(), format!("`{name}` must be a table, not {}", kind(value.get_ref())));
+            self.shared
+                .report(&value.span(), format!("`{name}` must be a table, not {}", kind(value.get_ref())));
             None
         }
     }
@@ -238,7 +248,10 @@ impl<'t> Table<'t> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let name = self.name(key);
         let DeValue::Array(entries) = value.get_ref() else {
-            self.shared.report(&value.span(), format!("`{name}` must be a list of tables, not {}", kind(value.get_ref())));
+            self.shared.report(
+                &value.span(),
+                format!("`{name}` must be a list of tables, not {}", kind(value.get_ref())),
+            );
             return Vec::new();
         };
         let mut out = Vec::new();
@@ -249,7 +262,10 @@ impl<'t> Table<'t> {
                 out.push(read(&mut inner));
                 inner.finish();
             } else {
-                self.shared.report(&entry.span(), format!("`{name}` must be a table, not {}", kind(entry.get_ref())));
+                self.shared.report(
+                    &entry.span(),
+                    format!("`{name}` must be a table, not {}", kind(entry.get_ref())),
+                );
             }
         }
         out
@@ -326,7 +342,8 @@ mod tests {
     fn read(text: &str) -> Result<(String, f64), Problems> {
         Doc::read("plant.toml", text, |root| {
             let name = root.need_text("name", "the plant's name");
-            let limit = root.table("limits", |t| t.need_number("high", "the upper limit")).unwrap_or_default();
+            let limit =
+                root.table("limits", |t| t.need_number("high", "the upper limit")).unwrap_or_default();
             root.tables("reading", |t| t.need_text("column", "the table's column"));
             (name, limit)
         })
@@ -334,7 +351,8 @@ mod tests {
 
     #[test]
     fn reports_every_mistake_with_its_line() {
-        let problems = read("nam = \"x\"\n[limits]\nhigh = \"9\"\n\n[[reading]]\ncolumn = 3\n[[reading]]\n").unwrap_err();
+        let problems = read("nam = \"x\"\n[limits]\nhigh = \"9\"\n\n[[reading]]\ncolumn = 3\n[[reading]]\n")
+            .unwrap_err();
         let said: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
         assert_eq!(
             said,

@@ -103,7 +103,12 @@ impl Outbox {
     ///
     /// # Errors
     /// serde_json's, when the payload can't be written.
-    pub fn push<P: Payload>(&mut self, stage: &str, cause: &Event, payload: &P) -> Result<(), serde_json::Error> {
+    pub fn push<P: Payload>(
+        &mut self,
+        stage: &str,
+        cause: &Event,
+        payload: &P,
+    ) -> Result<(), serde_json::Error> {
         self.events.push(payload.outgoing(stage, cause)?);
         Ok(())
     }
@@ -122,6 +127,12 @@ impl Outbox {
     #[must_use]
     pub fn events(&self) -> &[Outgoing] {
         &self.events
+    }
+
+    /// Gives the events up for publishing.
+    #[must_use]
+    pub fn into_events(self) -> Vec<Outgoing> {
+        self.events
     }
 
     /// How many messages were known already.

@@ -61,9 +61,8 @@ impl EndedAt {
     /// [`TimeError`] when the text is something else or the year cannot be.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
         let pieces = jiff::fmt::temporal::DateTimeParser::new();
-        let instant: Timestamp = pieces
-            .parse_timestamp(text)
-            .map_err(|source| TimeError::Format { text: clip(text), source })?;
+        let instant: Timestamp =
+            pieces.parse_timestamp(text).map_err(|source| TimeError::Format { text: clip(text), source })?;
         Self::new(instant, offset_of(text))
     }
 
@@ -138,7 +137,10 @@ mod tests {
         let at = EndedAt::parse("2026-01-15T16:45:06+09:00").unwrap();
         assert_eq!(at.to_string(), "2026-01-15T16:45:06+09:00");
         assert_eq!(at.instant().to_string(), "2026-01-15T07:45:06Z");
-        assert_eq!(EndedAt::parse("2026-01-15T07:45:06.250Z").unwrap().to_string(), "2026-01-15T07:45:06.25+00:00");
+        assert_eq!(
+            EndedAt::parse("2026-01-15T07:45:06.250Z").unwrap().to_string(),
+            "2026-01-15T07:45:06.25+00:00"
+        );
     }
 
     #[test]
