@@ -1,1 +1,11 @@
-//! placeholder
+//! What castwatch's ports stand on: one module an adapter, and how a process is set up.
+//!
+//! **Every adapter passes the suite in `castwatch_core::contract`.**
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod embedded;
+pub mod folder;
+
+pub use embedded::{Durability, Embedded, EmbeddedConsumer, EmbeddedSettings, Inspector};
+pub use folder::Folder;
