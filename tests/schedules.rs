@@ -8,16 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use castwatch_core::contract;
 use castwatch_ingest::{SimSettings, Simulator};
 use castwatch_models::Bundle;
 use castwatch_sim::bugs::Bug;
+use castwatch_sim::ports::{Ports, SimConsumer};
 use castwatch_sim::schedule::{Cast, Deeds, run};
+use castwatch_sim::world::{Member, World};
 
 fn cast() -> Cast {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let bundle = Bundle::load(&root.join("models/bundles/default")).expect("the default bundle loads");
     let shots = Simulator::new(SimSettings { seed: 5, ..SimSettings::default() })
-        .filter_map(|s| s.shot().cloned())
+        .filter_map(|s| s.shot().map(|(shot, _)| shot.clone()))
         .take(600)
         .collect();
     Cast { bundle: Arc::new(bundle), shots: Arc::new(shots) }
@@ -88,6 +91,20 @@ fn every_planted_bug_is_caught() {
         let (seed, promises) = broken.unwrap_or_else(|| panic!("{bug:?} was not caught in 2,000 schedules"));
         println!("{bug:?} caught at seed {seed}: {}", promises.first().map_or("", |p| &p[..p.len().min(160)]));
     }
+}
+
+#[test]
+fn the_simulated_ports_keep_the_contract_of_real_ones() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let world = World::calm(1);
+        let member = Member { stage: "contract", number: 0, incarnation: 0 };
+        let ports = Ports::new(world.clone(), member);
+        contract::log(&ports, |stage, topics| SimConsumer::alone(&world, stage, topics)).await;
+        contract::snapshots(&ports).await;
+        contract::records(&ports).await;
+        contract::objects(&ports).await;
+    });
 }
 
 #[test]

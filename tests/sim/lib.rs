@@ -6,6 +6,7 @@
 //! back, and partitions change hands; then it checks that nothing was lost and nothing told twice.
 //! The same seed is the same schedule.
 
+pub mod binary;
 pub mod bugs;
 pub mod faults;
 pub mod ports;

@@ -297,7 +297,8 @@ impl SimConsumer {
     }
 
     /// A group of its own with every partition of these topics, for the contract suite.
-    pub fn alone(world: &World, stage: &'static str, topics: &[Topic]) -> Self {
+    pub fn alone(world: &World, stage: &str, topics: &[Topic]) -> Self {
+        let stage: &'static str = stage.to_owned().leak();
         let mut state = world.lock();
         let incarnation = state.seats.len() as u32;
         let member = Member { stage, number: 0, incarnation };

@@ -1,0 +1,204 @@
+//! `castwatch demo`: a whole plant in one process, and the proof that nothing was lost.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use castwatch_console::{Feed, FeedSettings};
+use castwatch_core::event::Topic;
+use castwatch_core::ports::Publisher;
+use castwatch_ingest::{SimSettings, Simulator};
+use castwatch_notifier::{Channel, Console, File};
+use castwatch_platform::shutdown::Shutdown;
+use castwatch_platform::{Embedded, Inspector};
+use serde::Serialize;
+
+use super::books::{self, Report};
+use crate::cli::Demo;
+use crate::commands::{bundle_dir, out, runtime, settings};
+use crate::line::{self, Line, troubles};
+
+/// One message in so many is broken, so that dead letters are seen.
+const BROKEN: f64 = 0.005;
+/// How long the line may take to finish what is in the log at the end.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// What a demo did.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    seconds: f64,
+    page: String,
+    data: PathBuf,
+    bundle: String,
+    messages: u64,
+    shots: u64,
+    scores: u64,
+    defects: u64,
+    records: u64,
+    charts: u64,
+    alerts: u64,
+    dead_letters: u64,
+    duplicates: u64,
+    shots_per_second: f64,
+    latency_ms: Latency,
+    books: Report,
+}
+
+/// From the shot in the log to its alert in the log.
+#[derive(Debug, Serialize)]
+struct Latency {
+    alerts: usize,
+    p50: Option<i64>,
+    p99: Option<i64>,
+    max: Option<i64>,
+}
+
+/// Runs the demo; `false` when the books do not balance.
+pub fn run(args: Demo) -> Result<bool> {
+    let mut settings = settings(&args.common)?;
+    let kept = args.common.data.is_some();
+    if !kept {
+        settings.data = std::env::temp_dir().join(format!("castwatch-demo-{}", std::process::id()));
+    }
+    castwatch_platform::telemetry::init("warn", false).context("starting the log")?;
+    castwatch_console::check_address(args.listen, false)?;
+    let data = settings.data.clone();
+    let outcome = runtime()?.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let bundle = line::bundle(&bundle_dir(args.bundle.as_deref())?)?;
+        let digest = bundle.digest().to_owned();
+        let mut line = Line::open(settings, bundle, shutdown.watch())?;
+        play(&args, &mut line, &shutdown, digest, &data).await
+    });
+    if !kept {
+        // A folder of our own making, by process id; what can't be removed is only litter.
+        let _ = std::fs::remove_dir_all(&data);
+    }
+    let outcome = outcome?;
+    let balanced = outcome.books.balanced;
+    if args.common.json {
+        out(&outcome)?;
+    } else {
+        tell(&outcome, kept)?;
+    }
+    Ok(balanced)
+}
+
+async fn play(args: &Demo, line: &mut Line, shutdown: &Shutdown, bundle: String, data: &Path) -> Result<Outcome> {
+    let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
+        format!("listening on {}; give another address with --listen, such as 127.0.0.1:0", args.listen)
+    })?;
+    let page = format!("http://{}/", listener.local_addr()?);
+    let feed = Feed::new(FeedSettings::default());
+    let mut channels = vec![Channel::File(File::open(data.join("alerts.jsonl"))?)];
+    if !args.common.json {
+        channels.push(Channel::Console(Console::new(std::io::stdout())));
+    }
+    line.scorer();
+    line.explainer();
+    line.notifier(channels)?;
+    line.feed(feed.clone());
+    let statuses = line.statuses();
+    let ready = move || match troubles(&statuses).as_slice() {
+        [] => Ok(()),
+        troubles => Err(troubles.join("; ")),
+    };
+    let router = castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
+    let ending = shutdown.clone();
+    let pages = tokio::spawn(castwatch_console::serve(listener, router, feed, async move { ending.wait().await }));
+    eprintln!("castwatch demo: {} machines, {} shots a second; the page is {page}", args.machines, args.rate);
+    eprintln!("{}", args.duration.map_or("Ctrl-C ends it.".into(), |d| format!("It ends after {d:?}, or with Ctrl-C.")));
+
+    let began = Instant::now();
+    let sent = Arc::new(AtomicU64::new(0));
+    let cast = cast(args, Arc::clone(&line.log), Arc::clone(&sent));
+    let over = async {
+        match args.duration {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        cast = cast => cast?,
+        () = over => {}
+        () = shutdown.wait() => {}
+        ended = line.ended() => {
+            shutdown.trigger();
+            ended.unwrap_or(Ok(()))?;
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    if !shutdown.is_set() {
+        let drained = tokio::time::timeout(DRAIN, line.drained(|_| {})).await;
+        drained.context("the line did not finish what is in the log")??;
+    } else {
+        eprintln!("Ending: what is in the log is finished first; Ctrl-C again ends at once.");
+    }
+    shutdown.trigger();
+    while let Some(ended) = line.ended().await {
+        ended?;
+    }
+    pages.await??;
+    let report = books::audit(data, &line.charts).await?;
+    let latency = latency(&line.log.inspector()?)?;
+    let taken = report.stages.first().map(|s| s.tally).unwrap_or_default();
+    Ok(Outcome {
+        seconds,
+        page,
+        data: data.to_owned(),
+        bundle,
+        messages: report.log.shot_messages,
+        shots: report.log.shots,
+        scores: report.log.scores,
+        defects: report.log.defects,
+        records: report.log.records,
+        charts: report.log.charts,
+        alerts: report.log.alerts,
+        dead_letters: report.log.dead_letters,
+        duplicates: taken.duplicates,
+        shots_per_second: sent.load(Ordering::Relaxed) as f64 / seconds,
+        latency_ms: latency,
+        books: report,
+    })
+}
+
+/// The plant: puts simulated messages into the log at the rate asked for, for ever.
+async fn cast(args: &Demo, log: Arc<Embedded>, sent: Arc<AtomicU64>) -> Result<()> {
+    let plant = SimSettings {
+        seed: args.seed,
+        machines: args.machines.into(),
+        broken: BROKEN,
+        ..SimSettings::default()
+    };
+    let began = tokio::time::Instant::now();
+    for message in Simulator::new(plant) {
+        let number = sent.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep_until(began + Duration::from_secs_f64(number as f64 / args.rate.max(0.001))).await;
+        log.publish(&[message.outgoing()?]).await?;
+    }
+    Ok(())
+}
+
+fn latency(inspector: &Inspector) -> Result<Latency> {
+    let waits = inspector.latencies(&Topic::SHOTS, &Topic::ALERTS)?;
+    let at = |part: f64| waits.get(((waits.len() as f64 * part) as usize).min(waits.len().saturating_sub(1))).copied();
+    Ok(Latency { alerts: waits.len(), p50: at(0.5), p99: at(0.99), max: waits.last().copied() })
+}
+
+fn tell(outcome: &Outcome, kept: bool) -> Result<()> {
+    let mut screen = std::io::stdout().lock();
+    writeln!(screen, "\n{}", books::table(&outcome.books))?;
+    let l = &outcome.latency_ms;
+    if let (Some(p50), Some(p99), Some(max)) = (l.p50, l.p99, l.max) {
+        writeln!(screen, "From shot to alert: p50 {p50} ms, p99 {p99} ms, longest {max} ms, over {} alerts.", l.alerts)?;
+    }
+    if kept {
+        writeln!(screen, "Kept in {}; `castwatch books --data {}` counts again.", outcome.data.display(), outcome.data.display())?;
+    } else {
+        writeln!(screen, "Nothing was kept; `--data DIR` keeps the log, the records and the charts.")?;
+    }
+    Ok(())
+}

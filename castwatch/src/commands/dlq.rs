@@ -1,0 +1,118 @@
+//! `castwatch dlq`: what was set aside, and how to put it back.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use castwatch_core::event::{Event, Message, Outgoing, Partition, Position, Topic};
+use castwatch_core::ports::{Claim, Publisher, Records};
+use castwatch_core::runner::dlq;
+use castwatch_platform::{Embedded, Inspector};
+use serde::Serialize;
+
+/// One dead letter, for people and machines.
+#[derive(Debug, Serialize)]
+pub struct Letter {
+    /// Where it lies: `TOPIC.dlq/PARTITION@POSITION`.
+    pub place: String,
+    /// The stage that set it aside.
+    pub stage: String,
+    /// Why.
+    pub error: String,
+    /// Where it came from: `TOPIC/PARTITION@POSITION`, or a file and its row.
+    pub from: String,
+    /// The key it had.
+    pub key: String,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// Every dead letter of a data folder, oldest first within its topic.
+///
+/// # Errors
+/// When there is no log, or it can't be read.
+pub fn letters(data: &Path, stage: Option<&str>, limit: usize) -> Result<Vec<(Partition, Message)>> {
+    let inspector = Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+    let mut found = Vec::new();
+    for topic in inspector.topics()?.into_iter().filter(|t| t.as_str().ends_with(".dlq")) {
+        for extent in inspector.ends(&topic)? {
+            let mut at = extent.first;
+            loop {
+                let page = inspector.scan(&extent.partition, at, 500)?;
+                let Some(last) = page.last() else { break };
+                at = Position(last.position.0 + 1);
+                for message in page {
+                    if found.len() == limit {
+                        return Ok(found);
+                    }
+                    if stage.is_none_or(|s| message.event.extension(dlq::STAGE) == Some(s)) {
+                        found.push((extent.partition.clone(), message));
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Describes a dead letter.
+pub fn describe(partition: &Partition, message: &Message) -> Letter {
+    let of = |name| message.event.extension(name).unwrap_or("?").to_owned();
+    Letter {
+        place: format!("{partition}@{}", message.position),
+        stage: of(dlq::STAGE),
+        error: of(dlq::ERROR),
+        from: format!("{}/{}@{}", of(dlq::TOPIC), of(dlq::PARTITION), of(dlq::POSITION)),
+        key: message.key.clone(),
+        bytes: message.event.data.len(),
+    }
+}
+
+/// The dead letter at a place that `list` printed.
+///
+/// # Errors
+/// When the text is no place, or nothing lies there.
+pub fn at(data: &Path, place: &str) -> Result<(Partition, Message)> {
+    let wrong = || format!("`{place}` is not a place such as shots.dlq/2@17, as `castwatch dlq list` prints it");
+    let (partition, position) = place.rsplit_once('@').with_context(wrong)?;
+    let (topic, index) = partition.rsplit_once('/').with_context(wrong)?;
+    let position = Position(position.parse().with_context(wrong)?);
+    let partition = Partition::new(Topic::named(topic), index.parse().with_context(wrong)?);
+    let inspector = Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+    match inspector.scan(&partition, position, 1)?.into_iter().next() {
+        Some(message) if message.position == position => Ok((partition, message)),
+        _ => bail!("nothing lies at {place}; `castwatch dlq list` shows what there is"),
+    }
+}
+
+/// The event as it came, without what was noted when it was set aside.
+fn original(message: &Message) -> Event {
+    let mut event = message.event.clone();
+    event.id = event.extension(dlq::ID).unwrap_or_default().to_owned();
+    event.extensions.retain(|(name, _)| !name.starts_with("dlq"));
+    event
+}
+
+/// Puts dead letters back, each once: a claim remembers which went back before.
+///
+/// # Errors
+/// When a letter names no topic, or the log is away.
+pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<(u64, u64)> {
+    let log = Embedded::open(data)?;
+    let (mut back, mut before) = (0, 0);
+    for (partition, message) in letters {
+        let claim = format!("replay:{}", message.event.id);
+        if log.claim(&claim).await? == Claim::Settled {
+            before += 1;
+            continue;
+        }
+        let topic = message.event.extension(dlq::TOPIC).with_context(|| {
+            format!("the dead letter {partition}@{} does not say where it came from", message.position)
+        })?;
+        let outgoing =
+            Outgoing { topic: Topic::named(topic), key: message.key.clone(), event: original(message) };
+        log.publish(&[outgoing]).await?;
+        log.settle(&claim).await?;
+        back += 1;
+    }
+    Ok((back, before))
+}

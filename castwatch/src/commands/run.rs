@@ -1,0 +1,90 @@
+//! `castwatch run`: stages of the line until told to stop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use castwatch_console::{Feed, FeedSettings};
+use castwatch_platform::shutdown::Shutdown;
+
+use crate::cli::{Run, StageName};
+use crate::commands::{bundle_dir, runtime, settings};
+use crate::line::{self, Line, troubles};
+
+/// How often a run says how far it is.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// Runs the stages; returns when they were told to stop, or with the first error of one.
+pub fn run(args: Run) -> Result<()> {
+    let settings = settings(&args.common)?;
+    castwatch_platform::telemetry::init(&settings.log.filter, settings.log.json).context("starting the log")?;
+    runtime()?.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let bundle = line::bundle(&bundle_dir(args.bundle.as_deref().or(settings.bundle.as_deref()))?)?;
+        let listen = args.listen.unwrap_or(settings.listen);
+        let channels = settings.channels();
+        let open = settings.listen_open;
+        let mut line = Line::open(settings, bundle, shutdown.watch())?;
+        let mut stages = args.stages.clone();
+        stages.sort_unstable();
+        stages.dedup();
+        let mut pages = None;
+        for stage in &stages {
+            match stage {
+                StageName::Scorer => line.scorer(),
+                StageName::Explainer => line.explainer(),
+                StageName::Notifier => line.notifier(line::channels(&channels)?)?,
+                StageName::Console => {
+                    castwatch_console::check_address(listen, open)?;
+                    let listener = tokio::net::TcpListener::bind(listen)
+                        .await
+                        .with_context(|| format!("listening on {listen}; choose another address with --listen"))?;
+                    eprintln!("castwatch: the page is http://{}/", listener.local_addr()?);
+                    let feed = Feed::new(FeedSettings::default());
+                    line.feed(feed.clone());
+                    pages = Some((listener, feed));
+                }
+            }
+        }
+        if let Some((listener, feed)) = pages {
+            let statuses = line.statuses();
+            let ready = move || match troubles(&statuses).as_slice() {
+                [] => Ok(()),
+                troubles => Err(troubles.join("; ")),
+            };
+            let router = castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
+            let ending = shutdown.clone();
+            tokio::spawn(castwatch_console::serve(listener, router, feed, async move { ending.wait().await }));
+        }
+        work(&mut line, &shutdown, args.drain).await
+    })
+}
+
+async fn work(line: &mut Line, shutdown: &Shutdown, drain: bool) -> Result<()> {
+    if drain {
+        let mut said = Instant::now();
+        let began = Instant::now();
+        tokio::select! {
+            drained = line.drained(|waiting| {
+                if said.elapsed() >= REPORT {
+                    said = Instant::now();
+                    for w in waiting {
+                        tracing::info!(stage = w.stage.as_str(), done = w.done, left = w.left, trouble = w.trouble, "progress");
+                    }
+                }
+            }) => drained?,
+            () = shutdown.wait() => {}
+        }
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "drained");
+        shutdown.trigger();
+    }
+    while let Some(ended) = line.ended().await {
+        // One stage that can't go on ends the process, so that whoever watches it sees.
+        if ended.is_err() {
+            shutdown.trigger();
+            while line.ended().await.is_some() {}
+            return ended;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Where stages meet adapters: the line on the embedded log.
+//!
+//! **The stages are the same code wherever they run**; only this module knows that the log is one
+//! SQLite file and the charts a folder.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use castwatch_console::Feed;
+use castwatch_core::ports::Forgetful;
+use castwatch_core::runner::{Status, chain};
+use castwatch_core::{Runner, RunnerError, RunnerSettings, Stage};
+use castwatch_explainer::Explainer;
+use castwatch_models::Bundle;
+use castwatch_notifier::{Channel, Notifier};
+use castwatch_platform::config::Settings;
+use castwatch_platform::{Embedded, Folder};
+use castwatch_scorer::Scorer;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::StageName;
+
+/// The stages of one process, on one data folder.
+pub struct Line {
+    /// The log, the records and the claims.
+    pub log: Arc<Embedded>,
+    /// The charts.
+    pub charts: Folder,
+    settings: Settings,
+    bundle: Arc<Bundle>,
+    stop: watch::Receiver<bool>,
+    running: JoinSet<(StageName, Result<(), RunnerError>)>,
+    statuses: Vec<(StageName, Status)>,
+}
+
+impl Line {
+    /// Opens the data folder; stages started on it go on until `stop` turns true.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub fn open(settings: Settings, bundle: Arc<Bundle>, stop: watch::Receiver<bool>) -> Result<Self> {
+        let log = Embedded::open_with(&settings.data, settings.embedded())
+            .with_context(|| format!("opening the log in {}", settings.data.display()))?;
+        let charts = charts(&settings.data);
+        let running = JoinSet::new();
+        Ok(Self { log, charts, settings, bundle, stop, running, statuses: Vec::new() })
+    }
+
+    /// Starts the scorer.
+    pub fn scorer(&mut self) {
+        self.start(StageName::Scorer, Scorer::new(Arc::clone(&self.bundle)));
+    }
+
+    /// Starts the explainer.
+    pub fn explainer(&mut self) {
+        let explainer = Explainer::new(
+            Arc::clone(&self.bundle),
+            Arc::clone(&self.log),
+            self.charts.clone(),
+            self.settings.charts.clone(),
+        );
+        self.start(StageName::Explainer, explainer);
+    }
+
+    /// Starts the notifier on these channels.
+    ///
+    /// # Errors
+    /// When two channels have one name.
+    pub fn notifier(&mut self, channels: Vec<Channel>) -> Result<()> {
+        let notifier = Notifier::new(Arc::clone(&self.log), channels)?;
+        self.start(StageName::Notifier, notifier);
+        Ok(())
+    }
+
+    /// Starts what keeps the page up to date; it begins near the end of the log each time.
+    pub fn feed(&mut self, feed: Feed) {
+        let consumer = self.log.consumer(feed.name(), &feed.inputs());
+        let settings = RunnerSettings { start: castwatch_core::ports::Start::Tail(200), ..self.settings.runner() };
+        let runner = Runner::new(feed, consumer, Arc::clone(&self.log), Forgetful, settings, self.stop.clone());
+        self.statuses.push((StageName::Console, runner.status()));
+        self.running.spawn(async move { (StageName::Console, runner.run().await) });
+    }
+
+    fn start<S: Stage + 'static>(&mut self, name: StageName, stage: S) {
+        let consumer = self.log.consumer(stage.name(), &stage.inputs());
+        let (publisher, snapshots) = (Arc::clone(&self.log), Arc::clone(&self.log));
+        let runner = Runner::new(stage, consumer, publisher, snapshots, self.settings.runner(), self.stop.clone());
+        self.statuses.push((name, runner.status()));
+        self.running.spawn(async move { (name, runner.run().await) });
+    }
+
+    /// What each stage is doing.
+    pub fn statuses(&self) -> Vec<(StageName, Status)> {
+        self.statuses.clone()
+    }
+
+    /// Waits for the next stage to end; `None` when none is left.
+    pub async fn ended(&mut self) -> Option<Result<()>> {
+        let (name, outcome) = match self.running.join_next().await? {
+            Ok(ended) => ended,
+            Err(error) => return Some(Err(error).context("a stage broke off")),
+        };
+        Some(outcome.with_context(|| format!("stage {} stopped", name.as_str())))
+    }
+
+    /// Waits until every stage that was started has taken everything that is in the log.
+    ///
+    /// # Errors
+    /// When the log can't be looked at.
+    pub async fn drained(&self, mut tick: impl FnMut(&[Waiting])) -> Result<()> {
+        let inspector = self.log.inspector()?;
+        loop {
+            let waiting = self.waiting(&inspector)?;
+            tick(&waiting);
+            if waiting.iter().all(|w| w.left == 0) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn waiting(&self, inspector: &castwatch_platform::Inspector) -> Result<Vec<Waiting>> {
+        let mut all = Vec::new();
+        for (name, status) in &self.statuses {
+            let progress = status.get();
+            let topic = match name {
+                StageName::Scorer => castwatch_core::Topic::SHOTS,
+                StageName::Explainer => castwatch_core::Topic::DEFECTS,
+                StageName::Notifier => castwatch_core::Topic::EXPLANATIONS,
+                StageName::Console => continue,
+            };
+            let mut waiting = Waiting { stage: *name, done: 0, left: 0, trouble: progress.trouble };
+            for extent in inspector.ends(&topic)? {
+                let at = progress.partitions.get(&extent.partition).map_or(0, |(position, _)| position.0);
+                waiting.done += at;
+                waiting.left += extent.next.0.saturating_sub(at);
+            }
+            all.push(waiting);
+        }
+        Ok(all)
+    }
+}
+
+/// How far a stage is.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The stage.
+    pub stage: StageName,
+    /// Messages behind it.
+    pub done: u64,
+    /// Messages before it.
+    pub left: u64,
+    /// Why it is not getting on.
+    pub trouble: Option<String>,
+}
+
+/// Why the line is not ready, stage by stage; nothing when it is.
+pub fn troubles(statuses: &[(StageName, Status)]) -> Vec<String> {
+    statuses
+        .iter()
+        .filter_map(|(name, status)| status.get().trouble.map(|t| format!("{}: {t}", name.as_str())))
+        .collect()
+}
+
+/// Where the charts of a data folder lie.
+pub fn charts(data: &Path) -> Folder {
+    Folder::new(data.join("objects"))
+}
+
+/// Loads a bundle and says in one line what it is.
+///
+/// # Errors
+/// When it is not sound.
+pub fn bundle(dir: &Path) -> Result<Arc<Bundle>> {
+    let bundle = Bundle::load(dir).with_context(|| format!("loading the model bundle {}", dir.display()))?;
+    tracing::info!(name = bundle.name(), digest = bundle.digest(), "model bundle loaded");
+    Ok(Arc::new(bundle))
+}
+
+/// An error for a person: each cause once.
+pub fn words(error: &anyhow::Error) -> String {
+    chain(error.as_ref())
+}
