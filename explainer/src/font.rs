@@ -1,0 +1,140 @@
+//! The bundled font: how wide a text is, and how to make it fit.
+//!
+//! **No font of the system is ever asked for**, so the same text is as wide everywhere.
+
+use std::sync::LazyLock;
+
+use ab_glyph::{Font as _, FontRef, GlyphId, PxScale, ScaleFont as _};
+
+/// The font's name in an SVG.
+pub(crate) const FAMILY: &str = "Castwatch Sans, Pretendard, Malgun Gothic, Apple SD Gothic Neo, sans-serif";
+
+/// How strong a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    Regular,
+    Bold,
+}
+
+static REGULAR: LazyLock<FontRef<'static>> =
+    LazyLock::new(|| bundled(include_bytes!("../fonts/castwatch-sans-regular.otf")));
+static BOLD: LazyLock<FontRef<'static>> =
+    LazyLock::new(|| bundled(include_bytes!("../fonts/castwatch-sans-bold.otf")));
+
+/// The bytes are part of the program, and every test that draws reads them.
+#[allow(clippy::expect_used)]
+fn bundled(bytes: &'static [u8]) -> FontRef<'static> {
+    FontRef::try_from_slice(bytes).expect("the bundled font is a font")
+}
+
+impl Weight {
+    pub(crate) fn font(self) -> &'static FontRef<'static> {
+        match self {
+            Self::Regular => &REGULAR,
+            Self::Bold => &BOLD,
+        }
+    }
+}
+
+/// The scale at which one em is `size` pixels, as in CSS.
+pub(crate) fn scale(weight: Weight, size: f32) -> PxScale {
+    let font = weight.font();
+    PxScale::from(size * font.height_unscaled() / font.units_per_em().unwrap_or(1000.0))
+}
+
+/// The glyphs of a text, each with where it begins.
+pub(crate) fn glyphs(text: &str, weight: Weight, size: f32) -> impl Iterator<Item = (GlyphId, f32)> {
+    let font = weight.font().as_scaled(scale(weight, size));
+    text.chars().scan(0.0, move |x, c| {
+        let id = font.glyph_id(c);
+        let at = *x;
+        *x += font.h_advance(id);
+        Some((id, at))
+    })
+}
+
+/// The width of a text in pixels.
+pub(crate) fn width(text: &str, weight: Weight, size: f32) -> f32 {
+    let font = weight.font().as_scaled(scale(weight, size));
+    text.chars().map(|c| font.h_advance(font.glyph_id(c))).sum()
+}
+
+/// `text` at a size at which it is at most `most` wide: a little smaller if need be, and cut with
+/// an ellipsis if that is not enough.
+pub(crate) fn fit(text: &str, weight: Weight, size: f32, most: f32) -> (String, f32) {
+    let wide = width(text, weight, size);
+    if wide <= most {
+        return (text.to_owned(), size);
+    }
+    let smaller = (size * most / wide).max(size * 0.84);
+    (cut(text, weight, smaller, most), smaller)
+}
+
+fn cut(text: &str, weight: Weight, size: f32, most: f32) -> String {
+    if width(text, weight, size) <= most + 0.5 {
+        return text.to_owned();
+    }
+    let room = most - width("…", weight, size);
+    let mut used = 0.0;
+    let kept: String = text
+        .chars()
+        .take_while(|c| {
+            used += width(c.encode_utf8(&mut [0; 4]), weight, size);
+            used <= room
+        })
+        .collect();
+    format!("{}…", kept.trim_end())
+}
+
+/// `text` in at most `lines` lines, broken at spaces; what does not fit ends in an ellipsis.
+pub(crate) fn wrap(text: &str, weight: Weight, size: f32, most: f32, lines: usize) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match out.last_mut() {
+            Some(line) if width(&format!("{line} {word}"), weight, size) <= most => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => out.push(word.to_owned()),
+        }
+    }
+    if out.len() > lines {
+        let rest = out.split_off(lines).join(" ");
+        if let Some(last) = out.last_mut() {
+            last.push(' ');
+            last.push_str(&rest);
+        }
+    }
+    out.iter().map(|line| cut(line, weight, size, most)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_made_to_fit() {
+        let long = "하금형 온도 2 (고정측 냉각 채널 뒤, 조작측)";
+        let (same, size) = fit("용탕 온도", Weight::Bold, 20.0, 200.0);
+        assert_eq!((same.as_str(), size), ("용탕 온도", 20.0));
+        for most in [60.0, 120.0, 300.0] {
+            let (text, size) = fit(long, Weight::Regular, 20.0, most);
+            assert!(width(&text, Weight::Regular, size) <= most + 0.5, "{text} {size}");
+            assert!(size >= 16.0);
+        }
+        let lines = wrap("a bb ccc dddd eeeee ffffff ggggggg", Weight::Regular, 20.0, 80.0, 2);
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].ends_with('…'), "{lines:?}");
+        assert_eq!(wrap("한 줄", Weight::Regular, 20.0, 800.0, 2), ["한 줄"]);
+        assert!(wrap("", Weight::Regular, 20.0, 800.0, 2).is_empty());
+    }
+
+    #[test]
+    fn every_sign_that_charts_use_has_a_glyph() {
+        for weight in [Weight::Regular, Weight::Bold] {
+            for c in "±−–—…·→>°℃µ²³%,.:()[]+~0123456789AZaz가힣샷값".chars().filter(|c| *c != '힣') {
+                assert_ne!(weight.font().glyph_id(c).0, 0, "{c}");
+            }
+        }
+    }
+}
