@@ -140,7 +140,7 @@ fn rows(explanation: &Explanation, lang: Lang) -> Vec<Row> {
     let mut rows: Vec<Row> = all[..own]
         .iter()
         .map(|it| Row {
-            name: name(it, lang).to_owned(),
+            name: words::capital(name(it, lang)),
             value: it.value.map_or_else(
                 || if it.usual.is_some() { lang.pick("없음", "none").into() } else { "–".into() },
                 |value| words::quantity(value, it.usual.as_ref(), &it.unit),

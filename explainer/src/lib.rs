@@ -7,8 +7,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod chart;
+mod explain;
 mod font;
 mod picture;
+mod stage;
 mod words;
 
+pub use explain::{ADDITIVE, ExplainError, PATTERN, explain};
+pub use stage::{ChartSettings, ExplainHandler, Explainer, Format, chart_key};
 pub use words::Lang;

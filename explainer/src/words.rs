@@ -134,7 +134,13 @@ fn fixed(value: f64, places: usize) -> String {
     out
 }
 
-/// `sentence` and then `more`, each with its full stop; nothing for an empty one.
+/// A text with a capital letter in front.
+pub(crate) fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// Sentences one after the other, each with one full stop; empty ones are left out.
 pub(crate) fn sentences(parts: &[&str]) -> String {
     let parts: Vec<&str> = parts.iter().map(|p| p.trim().trim_end_matches('.')).filter(|p| !p.is_empty()).collect();
     if parts.is_empty() { String::new() } else { format!("{}.", parts.join(". ")) }
