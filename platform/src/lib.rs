@@ -4,8 +4,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod config;
 pub mod embedded;
 pub mod folder;
+pub mod shutdown;
+pub mod telemetry;
 
+pub use config::{ConfigError, Settings};
 pub use embedded::{Durability, Embedded, EmbeddedConsumer, EmbeddedSettings, Inspector};
 pub use folder::Folder;
+pub use shutdown::Shutdown;

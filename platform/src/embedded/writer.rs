@@ -42,9 +42,19 @@ pub enum Fault {
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as E;
+        // Only what is not as it was written can't be read back as what it is.
+        let strange = matches!(
+            error,
+            E::FromSqlConversionFailure(..)
+                | E::Utf8Error(..)
+                | E::InvalidColumnType(..)
+                | E::IntegralValueOutOfRange(..)
+        );
         let code = error.sqlite_error_code();
         let error = Arc::new(error);
         match code {
+            _ if strange => Self::Damaged(error),
             Some(ErrorCode::DiskFull) => Self::Full(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error),
