@@ -15,7 +15,8 @@ use castwatch_core::event::trace_root;
 use castwatch_core::runner::dlq;
 use castwatch_core::{Event, Outgoing, PortError, Publisher, Topic};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use crate::row::{Row, RowError};
 
@@ -29,6 +30,9 @@ pub const DLQ_FILE: &str = "dlqfile";
 pub const DLQ_ROW: &str = "dlqrow";
 /// How many reasons for refusals a summary keeps.
 const REASONS: usize = 5;
+/// How long rows wait for others to share their publish: a shot that is piped in live is judged
+/// within a second.
+const LINGER: Duration = Duration::from_millis(100);
 /// The longest wait between two rows at `speed`: a broken clock must not stop the pump for good.
 const LONGEST_WAIT: Duration = Duration::from_secs(7 * 86_400);
 
@@ -120,11 +124,14 @@ struct Pending {
 /// Publishes the rows of `file` through `publisher`. `progress` hears of every batch that is
 /// durable, and may save [`Summary::next_row`].
 ///
+/// The rows are read on a thread of their own, so that one that is slow to come (from a pipe)
+/// holds nothing up, and so that this can be dropped at any time.
+///
 /// # Errors
 /// [`IngestError`]; whatever was durable before stays so.
 pub async fn ingest<P: Publisher>(
     file: &str,
-    rows: impl Iterator<Item = Result<Row, RowError>>,
+    rows: impl Iterator<Item = Result<Row, RowError>> + Send + 'static,
     publisher: &P,
     settings: &PumpSettings,
     mut progress: impl AsyncFnMut(&Summary) -> Result<(), PortError>,
@@ -136,8 +143,29 @@ pub async fn ingest<P: Publisher>(
     let mut pending = Pending { events: Vec::new(), then: done.clone() };
     let mut pace = settings.speed.map(Pace::new);
     let mut broken = None;
+    let batch = settings.batch.max(1);
+    let (send, mut coming) = mpsc::channel(2 * batch);
+    let reader = std::thread::spawn(move || {
+        for row in rows {
+            if send.blocking_send(row).is_err() {
+                break;
+            }
+        }
+    });
 
-    for row in rows {
+    loop {
+        let row = if pending.events.is_empty() {
+            coming.recv().await
+        } else {
+            match timeout(LINGER, coming.recv()).await {
+                Ok(row) => row,
+                Err(_) => {
+                    flush(publisher, settings, &mut pending, &mut done, &mut progress).await?;
+                    continue;
+                }
+            }
+        };
+        let Some(row) = row else { break };
         let number = match &row {
             Ok(row) => row.number,
             Err(RowError::Refused { row, .. } | RowError::Broken { row, .. }) => *row,
@@ -177,11 +205,17 @@ pub async fn ingest<P: Publisher>(
         pending.events.push(event);
         pending.then.rows += 1;
         pending.then.next_row = number + 1;
-        if pending.events.len() >= settings.batch.max(1) {
+        if pending.events.len() >= batch {
             flush(publisher, settings, &mut pending, &mut done, &mut progress).await?;
         }
     }
     flush(publisher, settings, &mut pending, &mut done, &mut progress).await?;
+    // It has ended, but for a table that broke off, or it panicked: that must not look like the end.
+    if broken.is_none()
+        && let Err(panic) = reader.join()
+    {
+        std::panic::resume_unwind(panic);
+    }
     match broken {
         Some(source) => Err(IngestError::Table { summary: Box::new(done), source }),
         None => Ok(done),
