@@ -34,8 +34,10 @@ fn main() {
             println!("{name:10} {tag} {png:>10.2?} {png_bytes:>9} {svg:>10.2?} {svg_bytes:>9}");
             if let Some(folder) = &folder {
                 std::fs::create_dir_all(folder).unwrap();
-                std::fs::write(folder.join(format!("{name}-{tag}.png")), chart::png(&explanation, lang)).unwrap();
-                std::fs::write(folder.join(format!("{name}-{tag}.svg")), chart::svg(&explanation, lang)).unwrap();
+                std::fs::write(folder.join(format!("{name}-{tag}.png")), chart::png(&explanation, lang))
+                    .unwrap();
+                std::fs::write(folder.join(format!("{name}-{tag}.svg")), chart::svg(&explanation, lang))
+                    .unwrap();
             }
         }
     }

@@ -65,7 +65,14 @@ const fn style(weight: Weight, size: f32, ink: Ink) -> Style {
 }
 
 /// Draws a text that is at most `most` wide.
-fn fitted(picture: &mut Picture, at: (f32, f32), anchor: Anchor, mut style: Style, text: &str, most: f32) -> f32 {
+fn fitted(
+    picture: &mut Picture,
+    at: (f32, f32),
+    anchor: Anchor,
+    mut style: Style,
+    text: &str,
+    most: f32,
+) -> f32 {
     let (text, size) = font::fit(text, style.weight, style.size, most);
     style.size = size;
     picture.text(at, anchor, style, &text)
@@ -122,7 +129,9 @@ fn foot(picture: &mut Picture, explanation: &Explanation, lang: Lang) -> f32 {
     let base = words::signed(explanation.base);
     let line = match (explanation.score.margin.map(words::signed), lang) {
         (Some(margin), Lang::Ko) => {
-            format!("평균 샷의 {base}에서 시작해 막대를 모두 더하면 이 샷의 {margin} (클수록 불량 가능성이 높음)")
+            format!(
+                "평균 샷의 {base}에서 시작해 막대를 모두 더하면 이 샷의 {margin} (클수록 불량 가능성이 높음)"
+            )
         }
         (Some(margin), Lang::En) => format!(
             "From the average shot's {base}, all bars add up to this shot's {margin}: the higher, the likelier a defect"
@@ -189,7 +198,11 @@ fn table(picture: &mut Picture, rows: &[Row], lang: Lang, top: f32, bottom: f32)
     ];
     let names = widest(rows.iter().map(|r| (r.name.as_str(), r.weight)), 230.0);
     let column = |texts: fn(&Row) -> &str, title: &str| {
-        widest(rows.iter().map(|r| (texts(r), r.weight)), 150.0).max(font::width(title, header.weight, header.size))
+        widest(rows.iter().map(|r| (texts(r), r.weight)), 150.0).max(font::width(
+            title,
+            header.weight,
+            header.size,
+        ))
     };
     let values = column(|r| &r.value, titles[1]);
     let usuals = column(|r| &r.usual, titles[2]);
@@ -211,7 +224,14 @@ fn table(picture: &mut Picture, rows: &[Row], lang: Lang, top: f32, bottom: f32)
         let base = (y + high / 2.0 + ROW * 0.36).round();
         fitted(picture, (LEFT, base), Anchor::Start, style(row.weight, ROW, TEXT), &row.name, names);
         fitted(picture, (value_end, base), Anchor::End, style(row.weight, ROW, TEXT), &row.value, values);
-        fitted(picture, (usual_end, base), Anchor::End, style(Weight::Regular, ROW, MUTED), &row.usual, usuals);
+        fitted(
+            picture,
+            (usual_end, base),
+            Anchor::End,
+            style(Weight::Regular, ROW, MUTED),
+            &row.usual,
+            usuals,
+        );
         bars.draw(picture, row, y, high, base);
     }
     if !rows.is_empty() {

@@ -111,7 +111,8 @@ fn compose(
     let told = largest(true).or_else(|| largest(false)).or_else(|| rows.first());
     let notes = both(|lang| notes(features, defect, lang));
     let (cause, summary, equipment, advice) = told.map_or_else(Default::default, |cause| {
-        let summary = both(|lang| format!("{} ({})", words::capital(&said(cause, defect, lang)), lang.of(&notes)));
+        let summary =
+            both(|lang| format!("{} ({})", words::capital(&said(cause, defect, lang)), lang.of(&notes)));
         let (equipment, advice) = remedy(cause);
         (cause.row.reading.clone(), summary, equipment, advice)
     });
@@ -203,7 +204,8 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
     let row = &cause.row;
     let name = lang.of(&row.name);
     let Of::Reading(spec) = cause.of else {
-        let value = row.value.map(|v| format!(" {}", words::quantity(v, None, &row.unit))).unwrap_or_default();
+        let value =
+            row.value.map(|v| format!(" {}", words::quantity(v, None, &row.unit))).unwrap_or_default();
         return match lang {
             Lang::Ko => format!("{name}{value}: 불량 쪽으로 가장 크게 작용함"),
             Lang::En => format!("{name}{value} speaks most for a defect"),
@@ -218,10 +220,13 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
         };
     };
     let shown = words::quantity(value, row.usual.as_ref(), &row.unit);
+    // `temperature 1 147.9 °C` would read as one number.
+    let between = if name.ends_with(|c: char| c.is_ascii_digit()) { lang.pick(" = ", " at ") } else { " " };
+    let name = format!("{name}{between}{shown}");
     let Some(usual) = &row.usual else {
         return match lang {
-            Lang::Ko => format!("{name} {shown}: 불량 쪽으로 가장 크게 작용함, 이 금형의 이력이 아직 부족함"),
-            Lang::En => format!("{name} {shown} speaks most for a defect; this die has too little history yet"),
+            Lang::Ko => format!("{name}: 불량 쪽으로 가장 크게 작용함, 이 금형의 이력이 아직 부족함"),
+            Lang::En => format!("{name} speaks most for a defect; this die has too little history yet"),
         };
     };
     let around = words::with_unit(words::around(usual), &row.unit);
@@ -229,9 +234,9 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
     if off.abs() <= usual.spread {
         return match lang {
             Lang::Ko => {
-                format!("{name} {shown}: 이 금형의 평소 {around} 안이지만 불량 쪽으로 가장 크게 작용함")
+                format!("{name}: 이 금형의 평소 {around} 안이지만 불량 쪽으로 가장 크게 작용함")
             }
-            Lang::En => format!("{name} {shown} is within this die's usual {around}, yet speaks most for a defect"),
+            Lang::En => format!("{name} is within this die's usual {around}, yet speaks most for a defect"),
         };
     }
     let (far_ko, far_en) = match off.abs() / usual.spread {
@@ -241,8 +246,8 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
     };
     let (side_ko, side_en) = if off < 0.0 { ("낮음", "below") } else { ("높음", "above") };
     match lang {
-        Lang::Ko => format!("{name} {shown}: 이 금형의 평소 {around}보다 {far_ko}{side_ko}"),
-        Lang::En => format!("{name} {shown} is {far_en}{side_en} this die's usual {around}"),
+        Lang::Ko => format!("{name}: 이 금형의 평소 {around}보다 {far_ko}{side_ko}"),
+        Lang::En => format!("{name} is {far_en}{side_en} this die's usual {around}"),
     }
 }
 
@@ -250,7 +255,11 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
 fn notes(features: &[FeatureSpec], defect: &Defect, lang: Lang) -> String {
     let mut notes = Vec::new();
     if let Some(probability) = defect.score.probability {
-        notes.push(format!("{} {}", lang.pick("불량 확률", "defect probability"), words::percent(probability)));
+        notes.push(format!(
+            "{} {}",
+            lang.pick("불량 확률", "defect probability"),
+            words::percent(probability)
+        ));
     }
     let since = features
         .iter()
@@ -281,7 +290,8 @@ fn remedy(cause: &Row<'_>) -> (Words, Words) {
                 both(|lang| lang.pick("주조 사이클", "casting cycle").into()),
                 both(|lang| {
                     let ko = "금형 온도가 안정될 때까지 나온 제품을 따로 보관하고 검사하십시오.";
-                    lang.pick(ko, "Set parts aside and inspect them until the die's temperature is steady.").into()
+                    lang.pick(ko, "Set parts aside and inspect them until the die's temperature is steady.")
+                        .into()
                 }),
             );
         }
@@ -298,7 +308,9 @@ fn remedy(cause: &Row<'_>) -> (Words, Words) {
     };
     let advice = both(|lang| {
         let Some(value) = row.value else {
-            return lang.pick("센서와 배선, 통신을 확인하십시오.", "Check the sensor, its wiring and its connection.").into();
+            return lang
+                .pick("센서와 배선, 통신을 확인하십시오.", "Check the sensor, its wiring and its connection.")
+                .into();
         };
         let (low, high) = (lang.of(&spec.advice_low), lang.of(&spec.advice_high));
         let range = row.usual.as_ref().map(|usual| range(spec, usual, lang)).unwrap_or_default();

@@ -65,9 +65,15 @@ impl Case {
                 reason: None,
                 bundle: "b".into(),
             },
-            readings: Readings::from_iter([("cast_pressure", Some(268.0)), ("biscuit_thickness", Some(49.0))]),
+            readings: Readings::from_iter([
+                ("cast_pressure", Some(268.0)),
+                ("biscuit_thickness", Some(49.0)),
+            ]),
             features: vec![Some(268.0), Some(49.0), Some(-63.0), Some(-0.5), Some(312.0), Some(80.0)],
-            usual: vec![Some(Usual { centre: 331.0, spread: 4.0 }), Some(Usual { centre: 49.5, spread: 1.5 })],
+            usual: vec![
+                Some(Usual { centre: 331.0, spread: 4.0 }),
+                Some(Usual { centre: 49.5, spread: 1.5 }),
+            ],
         };
         Self { readings, features, shares: Attributions { base: -3.0, values, margin }, defect }
     }
@@ -86,7 +92,8 @@ impl Case {
 #[test]
 fn features_of_a_reading_are_one_row_and_rows_add_up() {
     let told = Case::new().tell().unwrap();
-    let rows: Vec<(&str, f64)> = told.attributions.iter().map(|a| (a.reading.as_str(), a.contribution)).collect();
+    let rows: Vec<(&str, f64)> =
+        told.attributions.iter().map(|a| (a.reading.as_str(), a.contribution)).collect();
     let expected = [
         ("cast_pressure", 3.5),
         ("biscuit_thickness", -0.75),
@@ -132,7 +139,10 @@ fn the_cause_is_a_reading_if_one_speaks_for_a_defect() {
     case.defect.score.margin = Some(case.shares.base + case.shares.values.iter().sum::<f64>());
     let told = case.tell().unwrap();
     assert_eq!(told.cause, "shot_gap");
-    assert_eq!(told.summary.en, "Time since the last shot 312 s speaks most for a defect (defect probability 94 %)");
+    assert_eq!(
+        told.summary.en,
+        "Time since the last shot 312 s speaks most for a defect (defect probability 94 %)"
+    );
     assert_eq!(told.summary.ko, "직전 샷과의 간격 312 s: 불량 쪽으로 가장 크게 작용함 (불량 확률 94 %)");
     assert!(told.advice.ko.ends_with("검사하십시오."));
 }
@@ -140,7 +150,10 @@ fn the_cause_is_a_reading_if_one_speaks_for_a_defect() {
 #[test]
 fn says_what_is_wrong_against_usual() {
     let told = Case::new().pressure(Some(268.0), Some((331.0, 4.0)));
-    assert_eq!(told.summary.ko, "주조 압력 268 bar: 이 금형의 평소 331 ± 4 bar보다 훨씬 낮음 (불량 확률 94 %)");
+    assert_eq!(
+        told.summary.ko,
+        "주조 압력 268 bar: 이 금형의 평소 331 ± 4 bar보다 훨씬 낮음 (불량 확률 94 %)"
+    );
     assert_eq!(
         told.summary.en,
         "Casting pressure 268 bar is far below this die's usual 331 ± 4 bar (defect probability 94 %)"
@@ -168,11 +181,28 @@ fn says_what_is_wrong_against_usual() {
 }
 
 #[test]
+fn a_name_that_ends_in_a_number_is_kept_from_the_value() {
+    let mut case = Case::new();
+    case.readings[0].words = say("하금형 온도 1", "lower die temperature 1");
+    let told = case.tell().unwrap();
+    assert!(told.summary.ko.starts_with("하금형 온도 1 = 268 bar: 이 금형의"), "{}", told.summary.ko);
+    assert!(
+        told.summary.en.starts_with("Lower die temperature 1 at 268 bar is far below"),
+        "{}",
+        told.summary.en
+    );
+}
+
+#[test]
 fn says_when_nothing_was_measured_or_nothing_is_known() {
     let told = Case::new().pressure(Some(450.0), Some((331.0, 4.0)));
     assert_eq!(told.attributions[0].value, None);
     assert!(told.summary.ko.starts_with("주조 압력: 쓸 수 없는 값 450 ("), "{}", told.summary.ko);
-    assert!(told.summary.en.starts_with("Casting pressure sent 450, which is no measurement ("), "{}", told.summary.en);
+    assert!(
+        told.summary.en.starts_with("Casting pressure sent 450, which is no measurement ("),
+        "{}",
+        told.summary.en
+    );
     assert_eq!(told.advice.en, "Check the sensor, its wiring and its connection.");
     let told = Case::new().pressure(Some(65_535.0), None);
     assert!(told.summary.en.starts_with("Casting pressure sent 65535, "), "{}", told.summary.en);
@@ -183,7 +213,10 @@ fn says_when_nothing_was_measured_or_nothing_is_known() {
     let told = Case::new().pressure(Some(268.0), None);
     assert!(told.summary.ko.contains("이 금형의 이력이 아직 부족함"), "{}", told.summary.ko);
     assert!(told.summary.en.contains("this die has too little history yet"), "{}", told.summary.en);
-    assert_eq!(told.advice.en, "If it is too low: Raise the pressure. If it is too high: Lower the pressure.");
+    assert_eq!(
+        told.advice.en,
+        "If it is too low: Raise the pressure. If it is too high: Lower the pressure."
+    );
     assert_eq!(told.advice.ko, "낮은 경우: 압력을 올리십시오. 높은 경우: 압력을 내리십시오.");
 }
 
@@ -193,7 +226,11 @@ fn says_when_the_die_was_warming_up() {
     case.defect.features[5] = Some(2.0);
     case.defect.score.try_shot = true;
     let told = case.tell().unwrap();
-    assert!(told.summary.ko.ends_with("(불량 확률 94 %, 시사출, 재가동 후 3번째 샷: 예열 중)"), "{}", told.summary.ko);
+    assert!(
+        told.summary.ko.ends_with("(불량 확률 94 %, 시사출, 재가동 후 3번째 샷: 예열 중)"),
+        "{}",
+        told.summary.ko
+    );
     let note = "(defect probability 94 %, try shot, warm-up: shot 3 since the restart)";
     assert!(told.summary.en.ends_with(note), "{}", told.summary.en);
 }

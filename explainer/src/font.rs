@@ -133,7 +133,9 @@ mod tests {
     fn every_sign_that_charts_use_has_a_glyph() {
         let mut signs: String = "±−–—…·→>°℃µ²³%,.:()[]+~0123456789AZaz샷값".into();
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        for file in ["src/words.rs", "src/chart.rs", "src/explain.rs", "../models/bundles/default/bundle.toml"] {
+        for file in
+            ["src/words.rs", "src/chart.rs", "src/explain.rs", "../models/bundles/default/bundle.toml"]
+        {
             signs.push_str(&std::fs::read_to_string(root.join(file)).unwrap());
         }
         for weight in [Weight::Regular, Weight::Bold] {

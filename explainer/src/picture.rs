@@ -80,7 +80,8 @@ impl Picture {
         for shape in &self.shapes {
             match shape {
                 Shape::Rect { x, y, w, h, radius, ink } => {
-                    let _ = write!(out, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" ");
+                    let _ =
+                        write!(out, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" ");
                     if *radius > 0.0 {
                         let _ = write!(out, "rx=\"{radius:.1}\" ");
                     }

@@ -17,7 +17,9 @@ use castwatch_core::backoff::{Backoff, Patience};
 use castwatch_core::event::hex;
 use castwatch_core::payload::{Defect, Explanation, Payload, Score};
 use castwatch_core::stage::StateError;
-use castwatch_core::{Handler, Message, Objects, Outbox, Outcome, Partition, PortError, Records, Stage, Stop, Topic};
+use castwatch_core::{
+    Handler, Message, Objects, Outbox, Outcome, Partition, PortError, Records, Stage, Stop, Topic,
+};
 use castwatch_models::Bundle;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -208,7 +210,13 @@ impl<R: Records, O: Objects> Shared<R, O> {
     }
 
     /// Draws and stores a chart, trying for as long as this batch has patience.
-    async fn keep(&self, key: &str, it: &Explanation, format: Format, store: &mut Store) -> Result<(), PortError> {
+    async fn keep(
+        &self,
+        key: &str,
+        it: &Explanation,
+        format: Format,
+        store: &mut Store,
+    ) -> Result<(), PortError> {
         let silence = || PortError::unavailable(format!("store {key}"), "the store does not answer");
         if store.silent {
             return Err(silence());
@@ -270,7 +278,10 @@ mod tests {
     #[test]
     fn keys_are_safe_and_tell_machine_and_day() {
         let id = "DCM-03~8722~20260115T144506Z~258";
-        assert_eq!(chart_key(&score("DCM-03", id), Format::Png), format!("charts/DCM-03/2026-01-15/{id}.png"));
+        assert_eq!(
+            chart_key(&score("DCM-03", id), Format::Png),
+            format!("charts/DCM-03/2026-01-15/{id}.png")
+        );
         let key = chart_key(&score("../../etc", "../x/../y"), Format::Svg);
         assert_eq!(key, "charts/%2E.%2F..%2Fetc/2026-01-15/%2E.%2Fx%2F..%2Fy.svg");
         assert_eq!(chart_key(&score("주조기 3", "a"), Format::Svg), "charts/주조기%203/2026-01-15/a.svg");
@@ -279,7 +290,8 @@ mod tests {
 
     #[test]
     fn long_names_stay_apart() {
-        let (a, b) = (part(&format!("{}a", "주조기 ".repeat(60))), part(&format!("{}b", "주조기 ".repeat(60))));
+        let (a, b) =
+            (part(&format!("{}a", "주조기 ".repeat(60))), part(&format!("{}b", "주조기 ".repeat(60))));
         assert!(a.len() <= LONGEST && b.len() <= LONGEST);
         assert_ne!(a, b);
     }

@@ -142,7 +142,8 @@ pub(crate) fn capital(text: &str) -> String {
 
 /// Sentences one after the other, each with one full stop; empty ones are left out.
 pub(crate) fn sentences(parts: &[&str]) -> String {
-    let parts: Vec<&str> = parts.iter().map(|p| p.trim().trim_end_matches('.')).filter(|p| !p.is_empty()).collect();
+    let parts: Vec<&str> =
+        parts.iter().map(|p| p.trim().trim_end_matches('.')).filter(|p| !p.is_empty()).collect();
     if parts.is_empty() { String::new() } else { format!("{}.", parts.join(". ")) }
 }
 
@@ -180,13 +181,17 @@ mod tests {
 
     #[test]
     fn percent_never_says_certain() {
-        let said: Vec<String> = [1.0, 0.9996, 0.994, 0.94, 0.5, 0.004, 0.0].into_iter().map(percent).collect();
+        let said: Vec<String> =
+            [1.0, 0.9996, 0.994, 0.94, 0.5, 0.004, 0.0].into_iter().map(percent).collect();
         assert_eq!(said, ["> 99.9 %", "> 99.9 %", "99.4 %", "94 %", "50 %", "0.4 %", "< 0.1 %"]);
     }
 
     #[test]
     fn sentences_end_once() {
-        assert_eq!(sentences(&["사출 압력을 올리세요.", "", "목표 3 bar"]), "사출 압력을 올리세요. 목표 3 bar.");
+        assert_eq!(
+            sentences(&["사출 압력을 올리세요.", "", "목표 3 bar"]),
+            "사출 압력을 올리세요. 목표 3 bar."
+        );
         assert_eq!(sentences(&["", " "]), "");
     }
 }

@@ -13,7 +13,9 @@ use castwatch_core::payload::{Defect, Explanation, Payload, Score};
 use castwatch_core::ports::{Claim, RecordPage, RecordQuery, Stored};
 use castwatch_core::stage::{Handler as _, Outbox, Outcome, Stage as _, Stop};
 use castwatch_core::{Objects, PortError, Records, Shot};
-use castwatch_explainer::{ADDITIVE, ChartSettings, ExplainError, Explainer, Format, Lang, chart, chart_key, explain};
+use castwatch_explainer::{
+    ADDITIVE, ChartSettings, ExplainError, Explainer, Format, Lang, chart, chart_key, explain,
+};
 use castwatch_models::golden::Golden;
 use castwatch_models::{Bundle, DieHistory};
 
@@ -26,7 +28,8 @@ fn folder() -> std::path::PathBuf {
 /// A die that casts one good shot over and over, and then `bad`, whose defect it gives whatever
 /// the verdict: the explainer explains what it is handed.
 fn defect_of(bad: impl Fn(&str, f64) -> Option<f64>) -> Defect {
-    let golden: Golden = serde_json::from_slice(&std::fs::read(folder().join("golden.json")).unwrap()).unwrap();
+    let golden: Golden =
+        serde_json::from_slice(&std::fs::read(folder().join("golden.json")).unwrap()).unwrap();
     let shot = &golden.shots.last().unwrap().shot;
     let mut die = DieHistory::default();
     let start = shot.ended_at.instant();
@@ -40,7 +43,9 @@ fn defect_of(bad: impl Fn(&str, f64) -> Option<f64>) -> Defect {
             .readings
             .iter()
             .enumerate()
-            .map(|(j, (name, v))| (name, v.map(|v| v * (1.0 + 0.002 * (((i * 7 + j as i64 * 3) % 5) as f64 - 2.0)))))
+            .map(|(j, (name, v))| {
+                (name, v.map(|v| v * (1.0 + 0.002 * (((i * 7 + j as i64 * 3) % 5) as f64 - 2.0))))
+            })
             .collect();
         if i < 59 {
             BUNDLE.extract(&good, &mut die);
@@ -181,7 +186,8 @@ fn real_attributions_add_up_and_find_what_was_changed() {
     assert!(told.summary.en.contains("far below this die's usual"), "{}", told.summary.en);
     let expected = BUNDLE.readings().len() + BUNDLE.features().iter().filter(|f| f.of.is_none()).count();
     assert_eq!(told.attributions.len(), expected);
-    let golden: Golden = serde_json::from_slice(&std::fs::read(folder().join("golden.json")).unwrap()).unwrap();
+    let golden: Golden =
+        serde_json::from_slice(&std::fs::read(folder().join("golden.json")).unwrap()).unwrap();
     for row in &golden.rows {
         let mut defect = low_pressure();
         defect.features.clone_from(&row.features);
@@ -231,7 +237,10 @@ async fn what_can_not_be_explained_is_refused_with_its_neighbours_done() {
     let cases = [
         (b"{not json".to_vec(), "key must be a string"),
         (b"{}".to_vec(), "missing field"),
-        (serde_json::to_vec(&other).unwrap(), "was judged by the bundle feedfacefeedface, but the bundle here is"),
+        (
+            serde_json::to_vec(&other).unwrap(),
+            "was judged by the bundle feedfacefeedface, but the bundle here is",
+        ),
         (serde_json::to_vec(&wrong).unwrap(), "add up to"),
         (serde_json::to_vec(&short).unwrap(), "can't be computed"),
     ];

@@ -26,7 +26,13 @@ fn bar(
     }
 }
 
-fn explanation(machine: &str, die: &str, base: f64, attributions: Vec<Attribution>, summary: Words) -> Explanation {
+fn explanation(
+    machine: &str,
+    die: &str,
+    base: f64,
+    attributions: Vec<Attribution>,
+    summary: Words,
+) -> Explanation {
     let margin = base + attributions.iter().map(|a| a.contribution).sum::<f64>();
     Explanation {
         score: Score {
@@ -54,7 +60,8 @@ fn explanation(machine: &str, die: &str, base: f64, attributions: Vec<Attributio
     }
 }
 
-/// A defect as most of them are: 17 readings, one of which stands out.
+/// A defect as most of them are: one reading stands out.
+#[rustfmt::skip]
 pub fn plain() -> Explanation {
     explanation(
         "DCM-03",
@@ -86,7 +93,9 @@ pub fn plain() -> Explanation {
 /// Names of every kind of length, and signs that XML must not meet bare.
 pub fn long() -> Explanation {
     let mut it = plain();
-    it.score.machine = "제2공장 다이캐스팅 3라인 <주조기> & \"DCM-0003\" 예비 설비 (동측, 650톤, 2019년 도입, 개조 2호기)".into();
+    it.score.machine =
+        "제2공장 다이캐스팅 3라인 <주조기> & \"DCM-0003\" 예비 설비 (동측, 650톤, 2019년 도입, 개조 2호기)"
+            .into();
     it.score.die = "MOLD-8722-REV.C-2026-01-ASSY/HOUSING-LH".into();
     it.score.cycle = u64::MAX;
     for a in &mut it.attributions {
@@ -103,7 +112,9 @@ pub fn long() -> Explanation {
 /// Numbers far out on both sides.
 pub fn extreme() -> Explanation {
     let mut it = plain();
-    for (a, share) in it.attributions.iter_mut().zip([812.3, -790.0, 120.0, -64.5, 3.0, -2.0, 0.004, -0.004, 0.0]) {
+    for (a, share) in
+        it.attributions.iter_mut().zip([812.3, -790.0, 120.0, -64.5, 3.0, -2.0, 0.004, -0.004, 0.0])
+    {
         a.contribution = share;
     }
     it.attributions[0].value = Some(-1.8e12);
