@@ -22,7 +22,7 @@ mod manifest;
 mod network;
 mod shap;
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 pub use bundle::{Attributions, Bundle, Judgement};
 pub use error::{BundleError, JudgeError};

@@ -194,6 +194,9 @@ fn check(file: &str, proto: &pb::ModelProto, width: usize) -> Result<(), BundleE
     for tensor in &graph.initializer {
         whole(tensor).map_err(&wrong)?;
     }
+    if !graph.sparse_initializer.is_empty() {
+        return Err(wrong("it has sparse tensors, which castwatch does not read".into()));
+    }
     let inputs: Vec<_> =
         graph.input.iter().filter(|i| !graph.initializer.iter().any(|t| t.name == i.name)).collect();
     let [input] = inputs.as_slice() else {
