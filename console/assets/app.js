@@ -8,6 +8,7 @@ import { count, of, rate, t, translate } from "./words.js";
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
 const DRAW_EVERY = 200;
+const PATIENCE = 2_500;
 
 const keep = (key, value) => {
   try {
@@ -54,13 +55,19 @@ const alerts = () => {
   document.title = `${unseen > 0 ? `(${n}) ` : ""}${t("title")}`;
 };
 
+/** Tells a lost connection only once it stays lost: a moment's break heals by itself. */
+let losing = 0;
 const connection = (now) => {
   if (now === connected) return;
-  const lost = connected !== null && !now;
   connected = now;
-  $("connection").dataset.state = now ? "live" : lost ? "lost" : "connecting";
-  $("connection-word").textContent = t($("connection").dataset.state);
-  $("lost").hidden = now || !lost;
+  clearTimeout(losing);
+  if (now) connectionIs("live");
+  else losing = setTimeout(connectionIs, PATIENCE, "lost");
+};
+const connectionIs = (state) => {
+  $("connection").dataset.state = state;
+  $("connection-word").textContent = t(state);
+  $("lost").hidden = state !== "lost";
 };
 
 const alertCame = (alert) => {

@@ -40,9 +40,9 @@ export class Defects {
     this.draw();
   }
 
-  /** Takes defects that came live or with the snapshot. */
+  /** Takes defects that came live or with the snapshot; those of other machines are read when chosen. */
   add(defects) {
-    for (const defect of defects) this.known.set(defect.shot, defect);
+    for (const defect of defects) if (!this.machine || defect.machine === this.machine) this.known.set(defect.shot, defect);
     this.stale = true;
   }
 
@@ -64,9 +64,7 @@ export class Defects {
   /** Draws the list anew where it changed; cards that stay keep their chart and their focus. */
   draw() {
     this.stale = false;
-    const shown = [...this.known.values()]
-      .filter((defect) => !this.machine || defect.machine === this.machine)
-      .sort((a, b) => Date.parse(b.ended_at) - Date.parse(a.ended_at) || (a.shot < b.shot ? 1 : -1));
+    const shown = [...this.known.values()].sort((a, b) => Date.parse(b.ended_at) - Date.parse(a.ended_at) || (a.shot < b.shot ? 1 : -1));
     for (const defect of shown.splice(MOST)) this.known.delete(defect.shot);
     const cards = new Map([...this.list.children].map((card) => [card.dataset.shot, card]));
     const opened = this.open ?? shown[0]?.shot;

@@ -4,6 +4,7 @@ const KINDS = ["shot", "defect", "alert"];
 // The server says something every 10 s; silence for longer is a dead connection.
 const SILENCE = 31_000;
 const AGAIN = 1_500;
+const RELOAD = 500;
 
 /**
  * Follows the feed for ever. `on.state` takes a snapshot, `on.event` one event with its kind,
@@ -26,11 +27,15 @@ export const follow = (on) => {
     on.connected(true);
   };
 
-  const again = () => {
+  const beginIn = (wait) => {
     close();
-    on.connected(false);
     clearTimeout(begun);
-    begun = setTimeout(begin, AGAIN);
+    begun = setTimeout(begin, wait);
+  };
+
+  const again = () => {
+    on.connected(false);
+    beginIn(AGAIN);
   };
 
   const begin = async () => {
@@ -49,7 +54,7 @@ export const follow = (on) => {
     close();
     source = new EventSource(`/api/events?after=${encodeURIComponent(cursor)}`);
     source.addEventListener("ping", alive);
-    source.addEventListener("reset", again);
+    source.addEventListener("reset", () => beginIn(RELOAD));
     for (const kind of KINDS) {
       source.addEventListener(kind, (event) => {
         alive();

@@ -93,7 +93,7 @@ export class Machines {
           shot.try_shot ? el("span", { class: "badge" }, t("tryShot")) : null),
         el("span", { class: "tile-now" },
           el("span", { class: "big" }, percent(shot.probability)),
-          el("span", { class: "label" }, shot.reason ?? t("probability"))),
+          el("span", { class: "label", title: shot.reason }, t(shot.verdict === "unscorable" ? "tooFew" : "probability"))),
         sparkline(shots, SHOTS, t("trend", shots.length)),
         el("span", { class: "tile-foot" },
           fact(t("perMinute"), perMinute(shots)),
