@@ -12,16 +12,19 @@ use castwatch_console::Feed;
 use castwatch_core::ports::Forgetful;
 use castwatch_core::runner::{Status, chain};
 use castwatch_core::{Runner, RunnerError, RunnerSettings, Stage};
-use castwatch_explainer::Explainer;
+use castwatch_explainer::{ChartSettings, Explainer, Format, Lang};
 use castwatch_models::Bundle;
-use castwatch_notifier::{Channel, Notifier};
-use castwatch_platform::config::Settings;
+use castwatch_notifier::{Channel, Console, File, Notifier, Secret, Webhook, WebhookSettings};
+use castwatch_platform::config::{self, ChannelKind, ChannelSettings, Settings};
 use castwatch_platform::{Embedded, Folder};
 use castwatch_scorer::Scorer;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::StageName;
+
+/// The longest that a webhook's `Retry-After` is obeyed for; below the budget of a batch.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// The stages of one process, on one data folder.
 pub struct Line {
@@ -60,7 +63,7 @@ impl Line {
             Arc::clone(&self.bundle),
             Arc::clone(&self.log),
             self.charts.clone(),
-            self.settings.charts.clone(),
+            chart_settings(&self.settings.charts),
         );
         self.start(StageName::Explainer, explainer);
     }
@@ -178,6 +181,47 @@ pub fn bundle(dir: &Path) -> Result<Arc<Bundle>> {
     let bundle = Bundle::load(dir).with_context(|| format!("loading the model bundle {}", dir.display()))?;
     tracing::info!(name = bundle.name(), digest = bundle.digest(), "model bundle loaded");
     Ok(Arc::new(bundle))
+}
+
+fn chart_settings(charts: &config::Charts) -> ChartSettings {
+    let language = match charts.language {
+        config::Language::Ko => Lang::Ko,
+        config::Language::En => Lang::En,
+    };
+    let format = |format: &config::Format| match format {
+        config::Format::Svg => Format::Svg,
+        config::Format::Png => Format::Png,
+    };
+    ChartSettings { language, formats: charts.formats.iter().map(format).collect(), ..ChartSettings::default() }
+}
+
+/// Opens the channels of the settings.
+///
+/// # Errors
+/// When a file can't be opened, or a webhook's settings can't work.
+pub fn channels(settings: &[ChannelSettings]) -> Result<Vec<Channel>> {
+    settings.iter().map(channel).collect()
+}
+
+fn channel(settings: &ChannelSettings) -> Result<Channel> {
+    let channel = match &settings.kind {
+        ChannelKind::Console => Ok(Channel::Console(Console::new(std::io::stdout()))),
+        ChannelKind::File { path } => File::open(path).map(Channel::File).map_err(anyhow::Error::from),
+        ChannelKind::Webhook { url, secrets, timeout } => webhook(&settings.name, url, secrets, *timeout),
+    };
+    channel.with_context(|| format!("opening the channel `{}`", settings.name))
+}
+
+fn webhook(name: &str, url: &str, secrets: &[config::Secret], timeout: Duration) -> Result<Channel> {
+    let secrets = secrets.iter().map(|s| s.expose().parse()).collect::<Result<Vec<Secret>, _>>()?;
+    let settings = WebhookSettings {
+        name: name.to_owned(),
+        url: url.to_owned(),
+        secrets,
+        timeout,
+        longest_wait: LONGEST_RETRY_AFTER,
+    };
+    Ok(Channel::Webhook(Webhook::new(settings)?))
 }
 
 /// An error for a person: each cause once.

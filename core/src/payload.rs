@@ -110,7 +110,7 @@ pub struct Explanation {
     pub equipment: Words,
     /// What to do.
     pub advice: Words,
-    /// Key of the chart among the objects; absent when it could not be stored.
+    /// Key where the chart belongs among the objects; absent when no charts are kept.
     pub chart: Option<String>,
 }
 

@@ -56,11 +56,15 @@ impl PortError {
     }
 }
 
+/// Counts the assignments of a group: of two owners of a partition the later has the higher one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub u64);
+
 /// What a consumer hands over next.
 #[derive(Debug)]
 pub enum Delivery {
     /// These partitions are ours from now on; [`Consumer::start`] says from where.
-    Assigned(Vec<Partition>),
+    Assigned(Generation, Vec<Partition>),
     /// Messages of one partition, in order.
     Batch(Partition, Vec<Message>),
     /// These partitions go to somebody else after [`Consumer::release`]: finish and save first.
@@ -88,6 +92,9 @@ pub enum Start {
 /// is skipped between two batches of a partition that was not started anew.
 pub trait Consumer: Send {
     /// The next thing that happened, or [`Delivery::Idle`] after `wait`.
+    ///
+    /// # Errors
+    /// [`PortError::Fenced`] when this member is out for good and must end.
     fn next(&mut self, wait: Duration) -> impl Future<Output = Result<Delivery, PortError>> + Send;
 
     /// Reads `partition` from `start` on. Called once it is assigned, and again to go back.
@@ -155,10 +162,15 @@ pub struct Token(pub String);
 /// Keeps one snapshot a stage and partition.
 pub trait Snapshots: Send + Sync {
     /// Takes the partition over: every older token is refused from now on.
+    ///
+    /// # Errors
+    /// [`PortError::Fenced`] when an owner of a later generation took it: an assignment that was
+    /// read late must not take the partition from who owns it now.
     fn take(
         &self,
         stage: &str,
         partition: &Partition,
+        generation: Generation,
     ) -> impl Future<Output = Result<(Token, Option<Snapshot>), PortError>> + Send;
 
     /// Replaces the snapshot as a whole and returns when it is durable.
@@ -179,7 +191,7 @@ pub trait Snapshots: Send + Sync {
 pub struct Forgetful;
 
 impl Snapshots for Forgetful {
-    async fn take(&self, _: &str, _: &Partition) -> Result<(Token, Option<Snapshot>), PortError> {
+    async fn take(&self, _: &str, _: &Partition, _: Generation) -> Result<(Token, Option<Snapshot>), PortError> {
         Ok((Token(String::new()), None))
     }
 
@@ -276,7 +288,7 @@ macro_rules! shared {
 shared! {
     Publisher { fn publish(&self, events: &[Outgoing]) -> (); }
     Snapshots {
-        fn take(&self, stage: &str, partition: &Partition) -> (Token, Option<Snapshot>);
+        fn take(&self, stage: &str, partition: &Partition, generation: Generation) -> (Token, Option<Snapshot>);
         fn save(&self, stage: &str, partition: &Partition, token: &Token, snapshot: &Snapshot) -> ();
     }
     Records {

@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::backoff::{Backoff, Patience};
 use crate::event::{Event, Message, Outgoing, Partition, Position};
-use crate::ports::{Consumer, Delivery, PortError, Publisher, Snapshot, Snapshots, Start, Tally, Token};
+use crate::ports::{Consumer, Delivery, Generation, PortError, Publisher, Snapshot, Snapshots, Start, Tally, Token};
 use crate::stage::{Handler, Outbox, Stage, StateError, Stop};
 
 /// How a runner behaves.
@@ -70,8 +70,8 @@ pub enum RunnerError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Every partition went to another process that runs the same stage on the same log.
-    #[error("stage {stage}: another process has taken over its partitions; stop one of the two")]
+    /// Another process runs the same stage on the same log, and the log has only one.
+    #[error("stage {stage}: another process has taken over; stop one of the two")]
     TakenOver {
         /// The stage.
         stage: &'static str,
@@ -126,6 +126,7 @@ impl Status {
 /// A partition in our hands.
 struct Owned<H> {
     handler: H,
+    generation: Generation,
     token: Token,
     position: Position,
     tally: Tally,
@@ -201,6 +202,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                     }
                     self.take(delivery).await?;
                 }
+                Err(PortError::Fenced { .. }) => return Err(RunnerError::TakenOver { stage: self.stage.name() }),
                 Err(error) => {
                     self.troubled(&error);
                     if !self.pause(&mut outage).await {
@@ -222,9 +224,9 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
 
     async fn take(&mut self, delivery: Delivery) -> Result<(), RunnerError> {
         match delivery {
-            Delivery::Assigned(partitions) => {
+            Delivery::Assigned(generation, partitions) => {
                 for partition in partitions {
-                    self.open(&partition).await?;
+                    self.open(&partition, generation).await?;
                 }
             }
             Delivery::Batch(partition, messages) => self.batch(&partition, &messages).await?,
@@ -247,14 +249,14 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         Ok(())
     }
 
-    /// Takes a partition over: from its snapshot, or from the start. Tries until it works, or
-    /// until the runner is to stop.
-    async fn open(&mut self, partition: &Partition) -> Result<(), RunnerError> {
+    /// Takes a partition over: from its snapshot, or from the start. Tries until it works, until
+    /// the runner is to stop, or until it turns out that the partition has a later owner.
+    async fn open(&mut self, partition: &Partition, generation: Generation) -> Result<(), RunnerError> {
         let stage = self.stage.name();
         self.close(partition);
         let mut backoff = Backoff::new(self.settings.patience, self.seed());
         loop {
-            let error = match self.snapshots.take(stage, partition).await {
+            let error = match self.snapshots.take(stage, partition, generation).await {
                 Ok((token, snapshot)) => {
                     let start = snapshot.as_ref().map_or(self.settings.start, |s| Start::At(s.position));
                     match self.consumer.start(partition, start).await {
@@ -265,13 +267,17 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                             })?;
                             info!(stage, %partition, %position, state_bytes = state.len(), "partition opened");
                             self.status.lock().partitions.insert(partition.clone(), (position, tally));
-                            let owned = Owned { handler, token, position, tally, unsaved: false };
+                            let owned = Owned { handler, generation, token, position, tally, unsaved: false };
                             self.owned.insert(partition.clone(), owned);
                             self.recovered();
                             return Ok(());
                         }
                         Err(error) => error,
                     }
+                }
+                Err(PortError::Fenced { .. }) => {
+                    warn!(stage, %partition, "another process owns this partition by now; not taking it");
+                    return Ok(());
                 }
                 Err(error) => error,
             };
@@ -302,8 +308,9 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 self.owned.insert(partition.clone(), owned);
             }
             Flow::Reopen => {
+                let generation = owned.generation;
                 drop(owned);
-                self.open(partition).await?;
+                self.open(partition, generation).await?;
             }
             Flow::Stopping(false) => self.close(partition),
         }
@@ -416,9 +423,6 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             self.owned.insert(partition.clone(), owned);
         } else {
             self.close(partition);
-            if self.owned.is_empty() {
-                return Err(RunnerError::TakenOver { stage: self.stage.name() });
-            }
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Shot {
         }
         // serde would also read a struct from a list of its fields in order.
         if bytes.trim_ascii_start().first() == Some(&b'[') {
-            return Err(de::Error::custom("a shot is an object, not a list")).map_err(ShotError::Json);
+            return Err(ShotError::Json(de::Error::custom("a shot is an object, not a list")));
         }
         let shot: Self = serde_json::from_slice(bytes)?;
         shot.checked()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use castwatch_core::backoff::Patience;
 use castwatch_core::event::{Event, Message, Outgoing};
-use castwatch_core::ports::{Snapshot, Start, Tally, Token};
+use castwatch_core::ports::{Generation, Snapshot, Start, Tally, Token};
 use castwatch_core::runner::{Status, dlq};
 use castwatch_core::stage::StateError;
 use castwatch_core::{
@@ -79,6 +79,7 @@ struct State {
     failures: u32,
     refuse_publish: bool,
     fenced: bool,
+    out: bool,
     reads_failing: u32,
 }
 
@@ -90,7 +91,7 @@ impl World {
         let world = Self::default();
         let mut state = world.lock();
         state.batch = 100;
-        state.news.push_back(Delivery::Assigned(vec![partition()]));
+        state.news.push_back(Delivery::Assigned(Generation(1), vec![partition()]));
         state.input = data
             .iter()
             .enumerate()
@@ -162,6 +163,9 @@ impl Consumer for World {
                 state.reads_failing -= 1;
                 return Err(PortError::unavailable("read", "the broker is away"));
             }
+            if state.out {
+                return Err(PortError::Fenced { what: "read".into() });
+            }
             if let Some(news) = state.news.pop_front() {
                 return Ok(news);
             }
@@ -205,7 +209,7 @@ impl Publisher for World {
 }
 
 impl Snapshots for World {
-    async fn take(&self, _: &str, _: &Partition) -> Result<(Token, Option<Snapshot>), PortError> {
+    async fn take(&self, _: &str, _: &Partition, _: Generation) -> Result<(Token, Option<Snapshot>), PortError> {
         Ok((Token("1".into()), self.lock().saved.clone()))
     }
 
@@ -301,10 +305,19 @@ async fn a_broker_that_is_away_is_not_ready_and_then_recovers() {
 #[tokio::test(start_paused = true)]
 async fn a_second_process_on_the_same_log_ends_the_first() {
     let world = World::with(&["a"]);
-    world.lock().fenced = true;
+    world.lock().out = true;
     let (outcome, _) = world.run(settings()).await;
     assert!(matches!(outcome, Err(RunnerError::TakenOver { stage: "echo" })), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_partition_is_let_go_without_saving() {
+    let world = World::with(&["a"]);
+    world.lock().fenced = true;
+    let (outcome, status) = world.run(settings()).await;
+    outcome.unwrap();
     assert_eq!(world.lock().saved, None);
+    assert!(status.get().partitions.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

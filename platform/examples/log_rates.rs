@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use castwatch_core::ports::{Snapshot, Start};
+use castwatch_core::ports::{Generation, Snapshot, Start};
 use castwatch_core::{
     Consumer as _, Delivery, EndedAt, Event, Outgoing, Position, Publisher as _, Readings, Shot,
     Snapshots as _, Topic,
@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
         let mut left = shots;
         while left > 0 {
             match reader.next(Duration::from_secs(1)).await? {
-                Delivery::Assigned(partitions) => {
+                Delivery::Assigned(_, partitions) => {
                     for partition in &partitions {
                         reader.start(partition, Start::Earliest).await?;
                     }
@@ -58,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
         }
         let alone = began.elapsed() / 200;
         let partition = castwatch_core::Partition::new(Topic::SHOTS, 0);
-        let (token, _) = log.take("bench", &partition).await?;
+        let (token, _) = log.take("bench", &partition, Generation(1)).await?;
         let state = bytes::Bytes::from(vec![7; 64 * 1024]);
         let began = Instant::now();
         for n in 0..100 {

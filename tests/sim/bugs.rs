@@ -20,6 +20,8 @@ pub enum Bug {
     PositionWithoutState,
     /// An owner that lost its partition can still save.
     WriteAfterRevoke,
+    /// An assignment that is read late takes the partition from who owns it now.
+    LateAssignmentTakes,
     /// A publish is not waited for.
     FireAndForget,
     /// A message that failed for now is passed over (vector #24215).
@@ -34,12 +36,13 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ProgressBeforeEffects,
         Self::ClaimByPresence,
         Self::SnapshotWithoutPosition,
         Self::PositionWithoutState,
         Self::WriteAfterRevoke,
+        Self::LateAssignmentTakes,
         Self::FireAndForget,
         Self::PastAFailure,
         Self::NewIdOnRetry,

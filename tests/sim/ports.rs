@@ -6,7 +6,7 @@ use bytes::Bytes;
 use castwatch_core::event::{Outgoing, Partition, Position, Topic};
 use castwatch_core::payload::{Alert, Explanation};
 use castwatch_core::ports::{
-    Claim, Consumer, Delivery, Objects, PortError, Publisher, RecordPage, RecordQuery, Records, Snapshot, Snapshots,
+    Claim, Consumer, Delivery, Generation, Objects, PortError, Publisher, RecordPage, RecordQuery, Records, Snapshot, Snapshots,
     Start, Stored, Token,
 };
 use castwatch_notifier::{SendError, Sender};
@@ -118,11 +118,21 @@ impl Publisher for Ports {
 }
 
 impl Snapshots for Ports {
-    async fn take(&self, stage: &str, partition: &Partition) -> Result<(Token, Option<Snapshot>), PortError> {
+    async fn take(
+        &self,
+        stage: &str,
+        partition: &Partition,
+        generation: Generation,
+    ) -> Result<(Token, Option<Snapshot>), PortError> {
         self.call("take a snapshot", |state, _| {
+            let bug = state.bug;
             let entry = state.snapshots.entry((stage.to_owned(), partition.clone())).or_default();
-            entry.0 += 1;
-            Ok((Token(entry.0.to_string()), entry.1.clone()))
+            if entry.generation > generation && bug != Some(Bug::LateAssignmentTakes) {
+                return Err(PortError::Fenced { what: "take a snapshot".into() });
+            }
+            entry.generation = generation;
+            entry.epoch += 1;
+            Ok((Token(entry.epoch.to_string()), entry.snapshot.clone()))
         })
         .await
     }
@@ -137,7 +147,7 @@ impl Snapshots for Ports {
         self.call("save a snapshot", |state, extent| {
             let bug = state.bug;
             let entry = state.snapshots.entry((stage.to_owned(), partition.clone())).or_default();
-            let newest = entry.0.to_string() == token.0;
+            let newest = entry.epoch.to_string() == token.0;
             if !newest && bug != Some(Bug::WriteAfterRevoke) {
                 return Err(PortError::Fenced { what: "save a snapshot".into() });
             }
@@ -147,12 +157,12 @@ impl Snapshots for Ports {
             let mut snapshot = snapshot.clone();
             match bug {
                 Some(Bug::SnapshotWithoutPosition) => {
-                    snapshot.position = entry.1.as_ref().map_or(Position(0), |s| s.position);
+                    snapshot.position = entry.snapshot.as_ref().map_or(Position(0), |s| s.position);
                 }
                 Some(Bug::PositionWithoutState) => snapshot.state = Bytes::new(),
                 _ => {}
             }
-            entry.1 = Some(snapshot);
+            entry.snapshot = Some(snapshot);
             if !newest {
                 state.broken.insert(format!("an old owner's write to {stage} {partition} was taken"));
             }

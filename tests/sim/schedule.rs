@@ -12,7 +12,7 @@ use castwatch_core::ports::{Delivery, Tally};
 use castwatch_core::runner::dlq;
 use castwatch_core::stage::{Handler, Outbox, Stage};
 use castwatch_core::{Runner, RunnerError, RunnerSettings, Shot, Verdict};
-use castwatch_explainer::Explainer;
+use castwatch_explainer::{ChartSettings, Explainer, Format};
 use castwatch_models::Bundle;
 use castwatch_notifier::Notifier;
 use castwatch_scorer::Scorer;
@@ -170,7 +170,7 @@ impl<'c> Driver<'c> {
             "scorer" => spawn(Wrong { stage: Scorer::new(bundle), bug }, ports, settings, stop),
             "explainer" => {
                 let explainer =
-                    Explainer::new(bundle, ports.clone(), ports.clone(), castwatch_explainer::ChartSettings::svg_only());
+                    Explainer::new(bundle, ports.clone(), ports.clone(), ChartSettings { formats: vec![Format::Svg], ..ChartSettings::default() });
                 spawn(Wrong { stage: explainer, bug }, ports, settings, stop)
             }
             _ => match Notifier::new(ports.clone(), vec![ports.clone()]) {
@@ -236,7 +236,8 @@ impl<'c> Driver<'c> {
             return;
         }
         self.moves_left -= 1;
-        let at = state.rng.random_range(0..state.owners.len().max(1));
+        let owned = state.owners.len().max(1);
+        let at = state.rng.random_range(0..owned);
         let Some(((stage, partition), owner)) = state.owners.iter().nth(at).map(|(k, v)| (k.clone(), *v)) else {
             return;
         };
@@ -269,7 +270,7 @@ impl<'c> Driver<'c> {
         let state = self.world.lock();
         self.inputs.iter().all(|(stage, topics)| {
             topics.iter().flat_map(|t| state.partitions_of(t)).all(|p| {
-                let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|(_, s)| s.as_ref());
+                let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|kept| kept.snapshot.as_ref());
                 state.end(&p) == saved.map_or(Default::default(), |s| s.position)
             })
         })
@@ -280,7 +281,7 @@ impl<'c> Driver<'c> {
         let mut at = Vec::new();
         for (stage, topics) in &self.inputs {
             for p in topics.iter().flat_map(|t| state.partitions_of(t)) {
-                let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|(_, s)| s.as_ref());
+                let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|kept| kept.snapshot.as_ref());
                 let saved = saved.map_or(0, |s| s.position.0);
                 let owner = state.owners.get(&(*stage, p.clone()));
                 at.push(format!("{stage} {p} at {saved} of {} owned by {owner:?}", state.end(&p)));
@@ -391,8 +392,8 @@ fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds: &mut Deed
 
     // The books balance, to the shot.
     let mut tally = Tally::default();
-    for ((_, partition), (_, snapshot)) in &state.snapshots {
-        if let Some(snapshot) = snapshot {
+    for ((_, partition), kept) in &state.snapshots {
+        if let Some(snapshot) = &kept.snapshot {
             promise("the books balance", snapshot.tally.balances(), &(partition, snapshot.tally));
             if partition.topic == Topic::SHOTS {
                 tally.add(&snapshot.tally);

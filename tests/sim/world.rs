@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use castwatch_core::event::{Message, Outgoing, Partition, Position, Topic, partition_of};
 use castwatch_core::payload::Explanation;
-use castwatch_core::ports::{Delivery, Snapshot};
+use castwatch_core::ports::{Delivery, Generation, Snapshot};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
@@ -38,6 +38,17 @@ pub struct Seat {
     pub crashed: Arc<Notify>,
 }
 
+/// A snapshot with what fences it.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// How often it was taken.
+    pub epoch: u64,
+    /// The generation that took it last.
+    pub generation: Generation,
+    /// What was saved.
+    pub snapshot: Option<Snapshot>,
+}
+
 /// The whole world.
 #[derive(Debug)]
 pub struct State {
@@ -51,8 +62,8 @@ pub struct State {
     pub partitions: u32,
     /// The log.
     pub log: BTreeMap<Partition, Vec<Message>>,
-    /// Snapshots by stage and partition, with their epochs.
-    pub snapshots: BTreeMap<(String, Partition), (u64, Option<Snapshot>)>,
+    /// Snapshots by stage and partition.
+    pub snapshots: BTreeMap<(String, Partition), Kept>,
     /// Records by shot.
     pub records: BTreeMap<String, Explanation>,
     /// Claims: settled or not.
@@ -69,6 +80,8 @@ pub struct State {
     pub owners: BTreeMap<(&'static str, Partition), Member>,
     /// Where revoked partitions go.
     pub moving: BTreeMap<(&'static str, Partition), usize>,
+    /// Counts assignments.
+    pub generation: u64,
     /// How often a port was called: publishing uses it to make wrong ids.
     pub calls: u64,
     /// Promises seen broken while the schedule ran.
@@ -113,6 +126,7 @@ impl World {
             seats: BTreeMap::new(),
             owners: BTreeMap::new(),
             moving: BTreeMap::new(),
+            generation: 0,
             calls: 0,
             broken: BTreeSet::new(),
         })))
@@ -137,7 +151,8 @@ impl State {
         messages.push(Message {
             position: Position(messages.len() as u64),
             key: outgoing.key.clone(),
-            written_ms: 0,
+            // Simulated logs have no clock; any time after 1970 says that they took it.
+            written_ms: 1_767_567_600_000 + messages.len() as i64,
             event: outgoing.event.clone(),
         });
     }
@@ -160,10 +175,12 @@ impl State {
 
     /// Gives a partition to a member, now.
     pub fn assign(&mut self, partition: &Partition, member: Member) {
+        self.generation += 1;
+        let generation = self.generation;
         self.moving.remove(&(member.stage, partition.clone()));
         self.owners.insert((member.stage, partition.clone()), member);
         if let Some(seat) = self.seats.get_mut(&member) {
-            seat.news.push_back(Delivery::Assigned(vec![partition.clone()]));
+            seat.news.push_back(Delivery::Assigned(Generation(generation), vec![partition.clone()]));
         }
     }
 

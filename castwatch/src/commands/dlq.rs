@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use castwatch_core::event::{Event, Message, Outgoing, Partition, Position, Topic};
 use castwatch_core::ports::{Claim, Publisher, Records};
 use castwatch_core::runner::dlq;
+use castwatch_ingest::pump::{DLQ_FILE, DLQ_ROW};
 use castwatch_platform::{Embedded, Inspector};
 use serde::Serialize;
 
@@ -61,7 +62,10 @@ pub fn describe(partition: &Partition, message: &Message) -> Letter {
         place: format!("{partition}@{}", message.position),
         stage: of(dlq::STAGE),
         error: of(dlq::ERROR),
-        from: format!("{}/{}@{}", of(dlq::TOPIC), of(dlq::PARTITION), of(dlq::POSITION)),
+        from: match message.event.extension(DLQ_FILE) {
+            Some(file) => format!("{file} row {}", of(DLQ_ROW)),
+            None => format!("{}/{}@{}", of(dlq::TOPIC), of(dlq::PARTITION), of(dlq::POSITION)),
+        },
         key: message.key.clone(),
         bytes: message.event.data.len(),
     }
@@ -92,17 +96,32 @@ fn original(message: &Message) -> Event {
     event
 }
 
+/// What a replay did.
+#[derive(Debug, Default, Serialize)]
+pub struct Replayed {
+    /// Letters put back.
+    pub replayed: u64,
+    /// Letters that were put back before.
+    pub replayed_before: u64,
+    /// Rows of files: they never lay in a topic, so the file is mended and ingested again.
+    pub rows_of_files: u64,
+}
+
 /// Puts dead letters back, each once: a claim remembers which went back before.
 ///
 /// # Errors
 /// When a letter names no topic, or the log is away.
-pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<(u64, u64)> {
+pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<Replayed> {
     let log = Embedded::open(data)?;
-    let (mut back, mut before) = (0, 0);
+    let mut done = Replayed::default();
     for (partition, message) in letters {
+        if message.event.extension(DLQ_FILE).is_some() {
+            done.rows_of_files += 1;
+            continue;
+        }
         let claim = format!("replay:{}", message.event.id);
         if log.claim(&claim).await? == Claim::Settled {
-            before += 1;
+            done.replayed_before += 1;
             continue;
         }
         let topic = message.event.extension(dlq::TOPIC).with_context(|| {
@@ -112,7 +131,7 @@ pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<(u6
             Outgoing { topic: Topic::named(topic), key: message.key.clone(), event: original(message) };
         log.publish(&[outgoing]).await?;
         log.settle(&claim).await?;
-        back += 1;
+        done.replayed += 1;
     }
-    Ok((back, before))
+    Ok(done)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use castwatch_core::event::{Partition, Position, Topic, hex};
-use castwatch_core::ports::{Snapshot, Snapshots, Tally, Token};
+use castwatch_core::ports::{Generation, Snapshot, Snapshots, Tally, Token};
 use castwatch_ingest::{Plant, PumpSettings, SimSettings, Simulator, Summary, Table, ingest};
 use castwatch_platform::Embedded;
 use castwatch_platform::shutdown::Shutdown;
@@ -17,19 +17,23 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::{Ingest, Simulate};
 use crate::commands::{out, progress, runtime, settings};
-use crate::line;
 
-/// Rows between two saves of progress: after a kill at most so many are sent again, fewer than the
-/// scorer remembers, so that it counts them as duplicates.
-const CHUNK: usize = 2048;
 /// The name under which progress is saved.
 const NAME: &str = "ingest";
 
-/// How far a file was sent.
+/// How far a file was sent, kept after every batch.
 struct Bookmark {
     file: Partition,
     token: Token,
     at: Snapshot,
+}
+
+impl Bookmark {
+    async fn take(log: &Embedded, file: &Path) -> Result<Self> {
+        let file = Partition::new(Topic::named(format!("file:{}", &digest(file)?[..32])), 0);
+        let (token, at) = log.take(NAME, &file, Generation::default()).await?;
+        Ok(Self { file, token, at: at.unwrap_or_default() })
+    }
 }
 
 /// `castwatch ingest`.
@@ -37,77 +41,61 @@ pub fn run(args: Ingest) -> Result<()> {
     let settings = settings(&args.common)?;
     castwatch_platform::telemetry::init("warn", false).context("starting the log")?;
     let plant = Plant::load(&args.table.plant)?;
-    let file = &args.table.file;
     let summary = runtime()?.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         let log = Embedded::open_with(&settings.data, settings.embedded())
             .with_context(|| format!("opening the log in {}", settings.data.display()))?;
-        let mut mark = if file.as_os_str() == "-" { None } else { Some(bookmark(&log, file, args.again).await?) };
-        let from = mark.as_ref().map_or(0, |m| m.at.position.0);
-        send(&args, &plant, &log, &shutdown, &mut mark, from).await
+        tokio::select! {
+            summary = send(&args, &plant, &log) => summary,
+            () = shutdown.wait() => bail!("stopped; the same command goes on where this one ended"),
+        }
     })?;
     if args.common.json {
         return out(&summary);
     }
     let mut screen = std::io::stdout().lock();
-    writeln!(screen, "{}", line::summary(&summary))?;
+    writeln!(screen, "{} rows: {} shots published, {} refused", summary.rows, summary.published, summary.refused)?;
+    for reason in &summary.reasons {
+        writeln!(screen, "  refused: {reason}")?;
+    }
+    for (reading, count) in &summary.nulled {
+        writeln!(screen, "  {reading}: {count} codes for \"no sensor\" made null")?;
+    }
+    if summary.refused > 0 {
+        writeln!(screen, "Refused rows are kept: castwatch dlq list --stage ingest")?;
+    }
     Ok(())
 }
 
-async fn bookmark(log: &Embedded, file: &Path, again: bool) -> Result<Bookmark> {
-    let digest = digest(file)?;
-    let file = Partition::new(Topic::named(format!("file:{}", &digest[..32])), 0);
-    let (token, at) = log.take(NAME, &file).await?;
-    let at = if again { Snapshot::default() } else { at.unwrap_or_default() };
-    Ok(Bookmark { file, token, at })
-}
-
-async fn send(
-    args: &Ingest,
-    plant: &Plant,
-    log: &Arc<Embedded>,
-    shutdown: &Shutdown,
-    mark: &mut Option<Bookmark>,
-    from: u64,
-) -> Result<Summary> {
+async fn send(args: &Ingest, plant: &Plant, log: &Arc<Embedded>) -> Result<Summary> {
     let file = &args.table.file;
-    let mut rows = Table::open(file, plant)?.skip_while(|row| row_number(row) <= from).peekable();
-    if from > 0 {
-        if rows.peek().is_none() {
-            bail!("{} was sent before, all {from} rows of it; --again sends it once more", file.display());
-        }
-        eprintln!("{}: going on after row {from}", file.display());
+    let mut mark = if file.as_os_str() == "-" { None } else { Some(Bookmark::take(log, file).await?) };
+    let before = mark.as_ref().map_or(0, |m| if args.again { 0 } else { m.at.position.0 });
+    if before > 0 {
+        eprintln!("{}: {before} rows were sent before; going on from there", file.display());
     }
     let bar = progress(file.display());
-    bar.set_position(from);
-    let pump = PumpSettings { speed: args.speed, ..PumpSettings::default() };
-    let mut total = Summary::default();
-    while rows.peek().is_some() && !shutdown.is_set() {
-        let mut last = from;
-        let chunk = rows.by_ref().take(CHUNK).inspect(|row| last = row_number(row));
-        let done = tokio::select! {
-            done = ingest(chunk, log, &pump, |_| bar.inc(1)) => done?,
-            () = shutdown.wait() => break,
+    let pump = PumpSettings { speed: args.speed, from_row: before + 1, ..PumpSettings::default() };
+    let rows = Table::open(file, plant)?;
+    let name = file.display().to_string();
+    let summary = ingest(&name, rows, log, &pump, async |summary: &Summary| {
+        bar.set_position(summary.next_row - 1);
+        let Some(mark) = mark.as_mut() else { return Ok(()) };
+        mark.at.position = Position(summary.next_row - 1);
+        mark.at.tally = Tally {
+            taken: summary.rows,
+            done: summary.published,
+            dead_letters: summary.refused,
+            ..Tally::default()
         };
-        total.add(done);
-        if let Some(mark) = mark.as_mut() {
-            mark.at.position = Position(last);
-            mark.at.tally = Tally { taken: last, done: last, ..Tally::default() };
-            log.save(NAME, &mark.file, &mark.token, &mark.at).await?;
-        }
-    }
+        log.save(NAME, &mark.file, &mark.token, &mark.at).await
+    })
+    .await?;
     bar.finish_and_clear();
-    if shutdown.is_set() {
-        bail!("stopped after row {}; the same command goes on from there", total.rows + from);
+    if summary.rows == 0 && before > 0 {
+        bail!("{} was sent before, all {before} rows of it; --again sends it once more", file.display());
     }
-    Ok(total)
-}
-
-fn row_number(row: &Result<castwatch_ingest::Row, castwatch_ingest::RowError>) -> u64 {
-    match row {
-        Ok(row) => row.number,
-        Err(error) => error.number(),
-    }
+    Ok(summary)
 }
 
 /// SHA-256 of a file's bytes.

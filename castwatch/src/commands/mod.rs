@@ -84,11 +84,19 @@ fn dead_letters(args: Dlq) -> Result<()> {
                 Some(place) => vec![dlq::at(&settings.data, place)?],
                 None => dlq::letters(&settings.data, args.stage.as_deref(), usize::MAX)?,
             };
-            let (back, before) = runtime()?.block_on(dlq::replay(&settings.data, &letters))?;
+            let done = runtime()?.block_on(dlq::replay(&settings.data, &letters))?;
             if args.common.json {
-                return out(&serde_json::json!({ "replayed": back, "replayed_before": before }));
+                return out(&done);
             }
-            writeln!(std::io::stdout(), "{back} put back, {before} had been put back before")?;
+            let mut screen = std::io::stdout().lock();
+            writeln!(screen, "{} put back, {} had been put back before", done.replayed, done.replayed_before)?;
+            if done.rows_of_files > 0 {
+                writeln!(
+                    screen,
+                    "{} are rows of files: mend the file or its plant file and ingest it with --again",
+                    done.rows_of_files
+                )?;
+            }
         }
     }
     Ok(())

@@ -62,6 +62,7 @@ fn walk(table: &cli::Table, bundle: &Arc<Bundle>, mut each: impl FnMut(Judged) -
         let mut cases = judge.judge(shots).into_iter();
         for row in batch {
             let judged = match row {
+                Err(error @ RowError::Broken { .. }) => return Err(error.into()),
                 Err(error) => Judged::Refused(error),
                 Ok(row) => match cases.next().flatten() {
                     Some(case) => Judged::Case(row.number, Box::new(case)),
@@ -92,7 +93,7 @@ pub fn score(args: &cli::Score) -> Result<()> {
             Judged::Refused(error) => {
                 summary.refused += 1;
                 eprintln!("{}", chain(error));
-                writeln!(csv, "{},,,,,,,,refused,{}", error.number(), bundle.digest())?;
+                writeln!(csv, "{},,,,,,,,refused,{}", row_of(error), bundle.digest())?;
                 return Ok(true);
             }
         };
@@ -147,7 +148,7 @@ pub fn explain(args: &cli::Explain) -> Result<()> {
             Judged::Duplicate(row) if row.number == args.row => {
                 bail!("row {} repeats an earlier shot of its machine; explain that one", args.row)
             }
-            Judged::Refused(error) if error.number() == args.row => return Err(error.into()),
+            Judged::Refused(error) if row_of(&error) == args.row => return Err(error.into()),
             _ => return Ok(true),
         }
         Ok(false)
@@ -209,6 +210,7 @@ pub fn features(args: &cli::Features) -> Result<()> {
         summary.rows += 1;
         let row = match row {
             Ok(row) => row,
+            Err(error @ RowError::Broken { .. }) => return Err(error.into()),
             Err(error) => {
                 summary.refused += 1;
                 eprintln!("{}", chain(&error));
@@ -237,6 +239,13 @@ pub fn features(args: &cli::Features) -> Result<()> {
         args.out.display()
     );
     Ok(())
+}
+
+/// The row that an error is about.
+fn row_of(error: &RowError) -> u64 {
+    match error {
+        RowError::Refused { row, .. } | RowError::Broken { row, .. } => *row,
+    }
 }
 
 /// A file for writing, with its name in the error.

@@ -48,7 +48,7 @@ impl<C: Consumer> Reader<C> {
     /// What comes within `wait`: a batch, or nothing.
     async fn next(&mut self, wait: Duration) -> Option<(Partition, Vec<Message>)> {
         match self.consumer.next(wait).await.expect("next must work while nothing is broken") {
-            Delivery::Assigned(partitions) => {
+            Delivery::Assigned(_, partitions) => {
                 for partition in partitions {
                     self.consumer
                         .start(&partition, self.start)

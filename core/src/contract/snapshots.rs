@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use crate::event::{Partition, Position, Topic};
-use crate::ports::{PortError, Snapshot, Snapshots, Tally, Token};
+use crate::ports::{Generation, PortError, Snapshot, Snapshots, Tally, Token};
 
 /// [`Snapshots`]: one snapshot a stage and partition, whole, saved only by who took it last.
 pub async fn snapshots<S: Snapshots>(snapshots: &S) {
@@ -9,6 +9,7 @@ pub async fn snapshots<S: Snapshots>(snapshots: &S) {
     fences_older_tokens(snapshots).await;
     keeps_partitions_apart(snapshots).await;
     gives_one_of_many_the_partition(snapshots).await;
+    keeps_late_assignments_out(snapshots).await;
 }
 
 fn partition(index: u32) -> Partition {
@@ -21,7 +22,7 @@ fn snapshot(position: u64, state: impl Into<Bytes>) -> Snapshot {
 }
 
 async fn take<S: Snapshots>(snapshots: &S, stage: &str, partition: &Partition) -> (Token, Option<Snapshot>) {
-    snapshots.take(stage, partition).await.expect("take")
+    snapshots.take(stage, partition, Generation(5)).await.expect("take")
 }
 
 async fn save<S: Snapshots>(snapshots: &S, stage: &str, at: &Partition, token: &Token, what: &Snapshot) {
@@ -122,4 +123,19 @@ async fn gives_one_of_many_the_partition<S: Snapshots>(snapshots: &S) {
     assert_eq!(owners.len(), 1, "of those who take a partition at once exactly one may save, not {owners:?}");
     let (_, kept) = take(snapshots, stage, &at).await;
     assert_eq!(kept, Some(snapshot(owners[0] as u64, "mine")), "and what it saved is there");
+}
+
+async fn keeps_late_assignments_out<S: Snapshots>(snapshots: &S) {
+    let (stage, at) = ("contract-late", partition(3));
+    let (token, _) = snapshots.take(stage, &at, Generation(7)).await.expect("the first take");
+    match snapshots.take(stage, &at, Generation(6)).await {
+        Err(PortError::Fenced { .. }) => {}
+        other => panic!("an owner of an older generation must be fenced, not {other:?}"),
+    }
+    save(snapshots, stage, &at, &token, &snapshot(1, "still mine")).await;
+    let (again, kept) = snapshots.take(stage, &at, Generation(7)).await.expect("the same generation takes again");
+    assert_eq!(kept, Some(snapshot(1, "still mine")));
+    let (later, _) = snapshots.take(stage, &at, Generation(8)).await.expect("a later generation takes");
+    refused(snapshots, stage, &at, &again, &snapshot(2, "late")).await;
+    save(snapshots, stage, &at, &later, &snapshot(3, "newest")).await;
 }

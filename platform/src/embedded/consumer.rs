@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use castwatch_core::ports::Start;
+use castwatch_core::ports::{Generation, Start};
 use castwatch_core::{Consumer, Delivery, Event, Message, Partition, PortError, Position, Topic};
 use rusqlite::{Connection, Row, params, types::Type};
 use tokio::sync::watch;
@@ -29,7 +29,8 @@ struct Track {
     next: Option<u64>,
 }
 
-/// The only member of a stage's group.
+/// The only member of a stage's group: the one that was made last. An earlier one is told that it
+/// is out ([`PortError::Fenced`]) at its next read.
 #[derive(Debug)]
 pub struct EmbeddedConsumer {
     log: Arc<Embedded>,
@@ -38,7 +39,8 @@ pub struct EmbeddedConsumer {
     /// Its own connection, opened when it is first needed.
     db: Option<Arc<Mutex<Connection>>>,
     commits: watch::Receiver<u64>,
-    assigned: bool,
+    /// Which of the stage's consumers it is, counted since the file was made; `None` at first.
+    generation: Option<i64>,
     /// The partition whose turn it is comes first.
     tracks: Vec<Track>,
 }
@@ -52,7 +54,7 @@ impl EmbeddedConsumer {
             topics: topics.to_vec(),
             db: None,
             commits,
-            assigned: false,
+            generation: None,
             tracks: Vec::new(),
         }
     }
@@ -72,38 +74,52 @@ impl EmbeddedConsumer {
 
     async fn assign(&mut self) -> Result<Delivery, PortError> {
         let (topics, partitions) = (self.topics.clone(), self.log.settings.partitions);
+        let stage = self.stage.clone();
         let work = move |db: &Connection| {
+            let generation: i64 = db.query_row(
+                "INSERT INTO stages (stage, generation) VALUES (?, 1) \
+                 ON CONFLICT DO UPDATE SET generation = generation + 1 RETURNING generation",
+                [stage],
+                |row| row.get(0),
+            )?;
             let mut tracks = Vec::new();
             for topic in topics {
                 for Head { id, number, .. } in heads_or_create(db, &topic, partitions)? {
                     tracks.push(Track { partition: Partition::new(topic.clone(), number), id, next: None });
                 }
             }
-            Ok(tracks)
+            Ok((tracks, generation))
         };
-        self.tracks = self.log.writer.run(|| self.what(), work).await?;
-        self.assigned = true;
-        Ok(Delivery::Assigned(self.tracks.iter().map(|t| t.partition.clone()).collect()))
+        let (tracks, generation) = self.log.writer.run(|| self.what(), work).await?;
+        self.tracks = tracks;
+        self.generation = Some(generation);
+        let partitions = self.tracks.iter().map(|t| t.partition.clone()).collect();
+        Ok(Delivery::Assigned(Generation(generation.cast_unsigned()), partitions))
     }
 
-    /// The next batch that is there already.
-    async fn take(&mut self) -> Result<Option<Delivery>, PortError> {
+    /// The next batch that is there already, unless a later consumer of this stage has taken over.
+    async fn take(&mut self, generation: i64) -> Result<Option<Delivery>, PortError> {
         let started: Vec<(usize, i64, u64)> =
             self.tracks.iter().enumerate().filter_map(|(i, t)| Some((i, t.id, t.next?))).collect();
-        if started.is_empty() {
-            return Ok(None);
-        }
         let limit = self.log.settings.batch.max(1);
+        let stage = self.stage.clone();
         let found = read(&self.db()?, &self.what(), move |db| {
+            let newest: i64 = db
+                .prepare_cached("SELECT generation FROM stages WHERE stage = ?")?
+                .query_row([stage], |row| row.get(0))?;
+            if newest > generation {
+                return Ok(Err(()));
+            }
             for (index, id, next) in started {
                 let messages = messages(db, id, next, limit)?;
                 if !messages.is_empty() {
-                    return Ok(Some((index, messages)));
+                    return Ok(Ok(Some((index, messages))));
                 }
             }
-            Ok(None)
+            Ok(Ok(None))
         })
         .await?;
+        let found = found.map_err(|()| PortError::Fenced { what: self.what() })?;
         let Some((index, messages)) = found else { return Ok(None) };
         self.tracks[index].next = messages.last().map(|m| m.position.next().0);
         let partition = self.tracks[index].partition.clone();
@@ -115,14 +131,12 @@ impl EmbeddedConsumer {
 
 impl Consumer for EmbeddedConsumer {
     async fn next(&mut self, wait: Duration) -> Result<Delivery, PortError> {
-        if !self.assigned {
-            return self.assign().await;
-        }
+        let Some(generation) = self.generation else { return self.assign().await };
         let deadline = Instant::now() + wait;
         loop {
             // Seen before looking: a commit in between ends the wait below at once.
             self.commits.mark_unchanged();
-            if let Some(batch) = self.take().await? {
+            if let Some(batch) = self.take(generation).await? {
                 return Ok(batch);
             }
             match tokio::time::timeout_at(deadline, self.commits.changed()).await {

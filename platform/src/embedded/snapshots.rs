@@ -1,27 +1,36 @@
 //! Progress of stages.
 
-use castwatch_core::ports::{Snapshot, Tally, Token};
+use castwatch_core::ports::{Generation, Snapshot, Tally, Token};
 use castwatch_core::{Partition, PortError, Position, Snapshots};
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::Embedded;
 use super::consumer::parsed;
 
 impl Snapshots for Embedded {
-    async fn take(&self, stage: &str, partition: &Partition) -> Result<(Token, Option<Snapshot>), PortError> {
+    async fn take(
+        &self,
+        stage: &str,
+        partition: &Partition,
+        generation: Generation,
+    ) -> Result<(Token, Option<Snapshot>), PortError> {
         let (name, topic, number) = (stage.to_owned(), partition.topic.clone(), partition.index);
         let what = || format!("take-over of {partition} for {stage}");
-        self.writer
+        let taken = self
+            .writer
             .run(what, move |db| {
                 db.prepare_cached(
-                    "INSERT INTO snapshots (stage, topic, partition, epoch) VALUES (?, ?, ?, 1) \
-                     ON CONFLICT DO UPDATE SET epoch = epoch + 1 RETURNING position, tally, state, epoch",
+                    "INSERT INTO snapshots (stage, topic, partition, generation, epoch) VALUES (?, ?, ?, ?, 1) \
+                     ON CONFLICT DO UPDATE SET epoch = epoch + 1, generation = excluded.generation \
+                     WHERE generation <= excluded.generation RETURNING position, tally, state, epoch",
                 )?
-                .query_row(params![name, topic.as_str(), number], |row| {
+                .query_row(params![name, topic.as_str(), number, generation.0.cast_signed()], |row| {
                     Ok((Token(row.get::<_, i64>(3)?.to_string()), snapshot(row)?))
                 })
+                .optional()
             })
-            .await
+            .await?;
+        taken.ok_or_else(|| PortError::Fenced { what: what() })
     }
 
     async fn save(

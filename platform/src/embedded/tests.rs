@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use castwatch_core::ports::{Claim, RecordQuery, Snapshot, Start};
+use castwatch_core::ports::{Claim, Generation, RecordQuery, Snapshot, Start};
 use castwatch_core::{
     Consumer, Delivery, Event, Message, Outgoing, Partition, PortError, Position, Publisher, Records,
     Snapshots, Topic, contract,
@@ -29,7 +29,7 @@ async fn read_all(log: &Arc<Embedded>) -> Vec<Message> {
     let mut all = Vec::new();
     loop {
         match consumer.next(Duration::from_millis(20)).await.unwrap() {
-            Delivery::Assigned(partitions) => {
+            Delivery::Assigned(_, partitions) => {
                 for partition in &partitions {
                     consumer.start(partition, Start::Earliest).await.unwrap();
                 }
@@ -150,7 +150,7 @@ async fn two_processes_see_each_other_and_fence_each_other() {
     let two = two.unwrap();
     one.publish(&[outgoing("DCM-01", 1, 10)]).await.unwrap();
     let mut reader = two.consumer("scorer", &[Topic::SHOTS]);
-    let Delivery::Assigned(partitions) = reader.next(Duration::ZERO).await.unwrap() else { panic!() };
+    let Delivery::Assigned(_, partitions) = reader.next(Duration::ZERO).await.unwrap() else { panic!() };
     assert_eq!(partitions.len(), 4, "a topic keeps the partitions that it was made with");
     for partition in &partitions {
         reader.start(partition, Start::Tail(0)).await.unwrap();
@@ -179,8 +179,8 @@ async fn two_processes_see_each_other_and_fence_each_other() {
 
     let partition = &partitions[0];
     let snapshot = Snapshot { position: Position(5), ..Snapshot::default() };
-    let (old, _) = one.take("scorer", partition).await.unwrap();
-    let (new, _) = two.take("scorer", partition).await.unwrap();
+    let (old, _) = one.take("scorer", partition, Generation(1)).await.unwrap();
+    let (new, _) = two.take("scorer", partition, Generation(1)).await.unwrap();
     two.save("scorer", partition, &new, &snapshot).await.unwrap();
     let late = one.save("scorer", partition, &old, &Snapshot::default()).await;
     assert!(matches!(late, Err(PortError::Fenced { .. })), "{late:?}");
@@ -251,7 +251,7 @@ async fn damage_is_named_and_is_no_dead_letter() {
     std::fs::write(&file, bytes).unwrap();
     let log = Embedded::open(folder.path()).unwrap();
     let mut reader = log.consumer("scorer", &[Topic::SHOTS]);
-    let Delivery::Assigned(partitions) = reader.next(Duration::ZERO).await.unwrap() else { panic!() };
+    let Delivery::Assigned(_, partitions) = reader.next(Duration::ZERO).await.unwrap() else { panic!() };
     for partition in &partitions {
         reader.start(partition, Start::Earliest).await.unwrap();
     }
@@ -305,7 +305,7 @@ async fn partitions_take_turns_and_released_ones_are_silent() {
         (0..4000).map(|n| outgoing(&format!("DCM-{}", if n % 10 == 0 { n } else { 1 }), n, 10)).collect();
     log.publish(&events).await.unwrap();
     let mut reader = log.consumer("scorer", &[Topic::SHOTS]);
-    let Delivery::Assigned(partitions) = reader.next(Duration::ZERO).await.unwrap() else { panic!() };
+    let Delivery::Assigned(_, partitions) = reader.next(Duration::ZERO).await.unwrap() else { panic!() };
     for partition in &partitions {
         reader.start(partition, Start::Earliest).await.unwrap();
     }
@@ -328,6 +328,28 @@ async fn partitions_take_turns_and_released_ones_are_silent() {
     }
     let gone = reader.start(&partitions[1], Start::Earliest).await.unwrap_err();
     assert!(matches!(gone, PortError::Refused { .. }), "{gone:?}");
+}
+
+#[tokio::test]
+async fn the_last_consumer_of_a_stage_is_its_only_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (Embedded::open(folder.path()).unwrap(), Embedded::open(folder.path()).unwrap());
+    let (mut early, mut other) =
+        (one.consumer("scorer", &[Topic::SHOTS]), one.consumer("console", &[Topic::SHOTS]));
+    let mut late = two.consumer("scorer", &[Topic::SHOTS]);
+    let Delivery::Assigned(first, _) = early.next(Duration::ZERO).await.unwrap() else { panic!() };
+    assert!(matches!(other.next(Duration::ZERO).await.unwrap(), Delivery::Assigned(..)));
+    assert!(matches!(early.next(Duration::ZERO).await.unwrap(), Delivery::Idle));
+    // The early one hears of it while it waits.
+    let (out, Ok(Delivery::Assigned(second, _))) =
+        tokio::join!(early.next(Duration::from_secs(20)), late.next(Duration::ZERO))
+    else {
+        panic!()
+    };
+    assert!(matches!(out, Err(PortError::Fenced { .. })), "{out:?}");
+    assert!(second > first, "{first:?} {second:?}");
+    assert!(matches!(late.next(Duration::ZERO).await.unwrap(), Delivery::Idle));
+    assert!(matches!(other.next(Duration::ZERO).await.unwrap(), Delivery::Idle), "other stages go on");
 }
 
 #[tokio::test]
