@@ -13,6 +13,7 @@ import tomllib
 
 import numpy as np
 import onnxruntime
+import pyarrow.parquet
 
 import export
 import fit
@@ -31,8 +32,11 @@ def main():
     readings = tomllib.loads(draft)["reading"]
     with args.shots.open() as lines:
         shots = [json.loads(line) for line in lines]
-    labels = np.array([shot["defect"] for shot in shots])
-    table = np.fromfile(args.features, "<f4").reshape(len(shots), -1)
+    columns = pyarrow.parquet.read_table(args.features)
+    assert columns.num_rows == len(shots), "a feature row for each shot"
+    labels = columns["label"].to_numpy()
+    names = columns.column_names[columns.column_names.index("scorable") + 1:]
+    table = np.ascontiguousarray(np.column_stack([columns[n].to_numpy() for n in names]), dtype=np.float32)
     fitted, calibrated = int(0.6 * len(shots)), int(0.8 * len(shots))
     part = {"fit": slice(0, fitted), "calibrate": slice(fitted, calibrated), "report": slice(calibrated, None)}
     args.out.mkdir(parents=True, exist_ok=True)
