@@ -141,7 +141,7 @@ const chart = (defect) => {
   if (!defect.chart) return words();
   const path = defect.chart.split("/").map(encodeURIComponent).join("/");
   const image = el("img", { src: `/charts/${path}`, alt: `${t("chartOf")}: ${of(defect.summary)}`, width: 900, height: 600, decoding: "async" });
-  const figure = el("figure", {}, image);
+  const figure = el("figure", {}, el("a", { href: image.src, target: "_blank", rel: "noopener" }, image));
   image.addEventListener("error", () => figure.replaceWith(words()));
   return figure;
 };
