@@ -412,6 +412,9 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         self.last_save = Instant::now();
         let partitions: Vec<Partition> = self.owned.keys().cloned().collect();
         for partition in partitions {
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.unsaved |= owned.handler.tend().await;
+            }
             self.save(&partition).await?;
         }
         Ok(())

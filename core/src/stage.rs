@@ -44,6 +44,13 @@ pub trait Handler: Send {
     /// events for publishing are in `out`.
     fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> impl Future<Output = Outcome> + Send;
 
+    /// Sees to what earlier messages left over and no message waits for, such as a chart that
+    /// could not be stored; `true` when that changed the state. Called now and then, between
+    /// batches, and again after it failed: it must be bounded in time, and safe to do twice.
+    fn tend(&mut self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
+
     /// The state after the messages handled so far; empty for a handler without one.
     fn state(&self) -> Bytes {
         Bytes::new()

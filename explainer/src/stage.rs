@@ -1,14 +1,16 @@
 //! The explainer as a stage: defects in; chart, record and explanation out.
 //!
-//! **A chart never stops an alert.** `chart` in the record and the event is the key at which the
-//! shot's chart belongs, a function of the shot alone, so that a replay makes the same bytes
-//! whatever the object store did. When the store fails the chart is given up after a short while
-//! and a warning; whoever misses it draws it again from the record with [`crate::chart`].
+//! **A chart never stops an alert, and is not forgotten.** `chart` in the record and the event is
+//! the key at which the shot's chart belongs, a function of the shot alone, so that a replay makes
+//! the same bytes whatever the object store did. When the store fails, the alert goes on after a
+//! short while; the chart is owed, which is part of the stage's state, and drawn again from the
+//! record when the store is back.
 //!
 //! The order for each defect is chart, record, event: who sees the record normally finds the
 //! chart. All three may be done again: the key is the same, a record that is there stays as it is,
 //! and the event has the same id.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +18,10 @@ use bytes::Bytes;
 use castwatch_core::backoff::{Backoff, Patience};
 use castwatch_core::event::hex;
 use castwatch_core::payload::{Defect, Explanation, Payload, Score};
+use castwatch_core::runner::chain;
 use castwatch_core::stage::StateError;
 use castwatch_core::{
-    Handler, Message, Objects, Outbox, Outcome, Partition, PortError, Records, Stage, Stop, Topic,
+    Handler, Message, Objects, Outbox, Outcome, Partition, PortError, Records, ShotId, Stage, Stop, Topic,
 };
 use castwatch_models::Bundle;
 use serde::{Deserialize, Serialize};
@@ -163,15 +166,24 @@ impl<R: Records + 'static, O: Objects + 'static> Stage for Explainer<R, O> {
         vec![Topic::DEFECTS]
     }
 
-    fn open(&self, _: &Partition, _: &Bytes) -> Result<Self::Handler, StateError> {
-        Ok(ExplainHandler { shared: Arc::clone(&self.shared) })
+    fn open(&self, _: &Partition, state: &Bytes) -> Result<Self::Handler, StateError> {
+        let owed = if state.is_empty() { Ok(VecDeque::new()) } else { serde_json::from_slice(state) };
+        Ok(ExplainHandler { shared: Arc::clone(&self.shared), owed: owed.map_err(|e| StateError(e.into()))? })
     }
 }
 
-/// Explains the defects of one partition; it keeps nothing between them.
+/// A chart that the store did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owed {
+    shot: ShotId,
+    format: Format,
+}
+
+/// Explains the defects of one partition; between them it keeps only which charts are owed.
 #[derive(Debug)]
 pub struct ExplainHandler<R, O> {
     shared: Arc<Shared<R, O>>,
+    owed: VecDeque<Owed>,
 }
 
 impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
@@ -179,11 +191,34 @@ impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
         let seed = messages.first().map_or(0, |m| m.position.0);
         let mut store = Store { backoff: Backoff::new(self.shared.settings.patience, seed), silent: false };
         for (done, message) in messages.iter().enumerate() {
-            if let Err(stop) = self.shared.handle(message, &mut store, out).await {
-                return Outcome::stopped(done, stop);
+            match self.shared.handle(message, &mut store, out).await {
+                Ok(owed) => self.owed.extend(owed),
+                Err(stop) => return Outcome::stopped(done, stop),
             }
         }
         Outcome::all(messages.len())
+    }
+
+    async fn tend(&mut self) -> bool {
+        let mut store = Store {
+            backoff: Backoff::new(self.shared.settings.patience, self.owed.len() as u64),
+            silent: false,
+        };
+        let before = self.owed.len();
+        while let Some(owed) = self.owed.front() {
+            if let Err(error) = self.shared.pay(owed, &mut store).await {
+                tracing::warn!(owed = self.owed.len(), error = chain(&error), "charts are still owed");
+                break;
+            }
+            self.owed.pop_front();
+        }
+        self.owed.len() != before
+    }
+
+    fn state(&self) -> Bytes {
+        // Ids and words can be written as JSON; were it not so, charts would be drawn on demand.
+        let owed = Some(&self.owed).filter(|owed| !owed.is_empty());
+        owed.and_then(|owed| serde_json::to_vec(owed).ok()).unwrap_or_default().into()
     }
 }
 
@@ -194,19 +229,39 @@ struct Store {
 }
 
 impl<R: Records, O: Objects> Shared<R, O> {
-    async fn handle(&self, message: &Message, store: &mut Store, out: &mut Outbox) -> Result<(), Stop> {
+    /// Explains one defect; returns the charts that the store did not take.
+    async fn handle(&self, message: &Message, store: &mut Store, out: &mut Outbox) -> Result<Vec<Owed>, Stop> {
         let defect = Defect::read(message).map_err(|e| Stop::Refuse(e.into()))?;
         let mut explanation = explain(&self.bundle, &defect).map_err(|e| Stop::Refuse(e.into()))?;
         explanation.chart = self.settings.formats.first().map(|f| chart_key(&explanation.score, *f));
+        let mut owed = Vec::new();
         for format in &self.settings.formats {
             let key = chart_key(&explanation.score, *format);
-            if let Err(error) = self.keep(&key, &explanation, *format, store).await {
-                let error = chain(&error);
-                tracing::warn!(key, error, "the chart is not stored; it can be drawn from the record");
+            match self.keep(&key, &explanation, *format, store).await {
+                Ok(()) => {}
+                Err(error @ PortError::Refused { .. }) => {
+                    tracing::warn!(key, error = chain(&error), "the chart can't be stored; the record can draw it");
+                }
+                Err(error) => {
+                    tracing::warn!(key, error = chain(&error), "the chart is owed; the alert goes on");
+                    owed.push(Owed { shot: explanation.score.shot.clone(), format: *format });
+                }
             }
         }
         self.records.put(&explanation).await?;
-        out.push(NAME, &message.event, &explanation).map_err(|e| Stop::Refuse(e.into()))
+        out.push(NAME, &message.event, &explanation).map_err(|e| Stop::Refuse(e.into()))?;
+        Ok(owed)
+    }
+
+    /// Draws an owed chart from its record and stores it.
+    async fn pay(&self, owed: &Owed, store: &mut Store) -> Result<(), PortError> {
+        // No record, no chart: the defect's message comes again, and with it both.
+        let Some(record) = self.records.get(owed.shot.as_str()).await? else { return Ok(()) };
+        let key = chart_key(&record.score, owed.format);
+        match self.keep(&key, &record, owed.format, store).await {
+            Err(PortError::Refused { .. }) => Ok(()),
+            paid => paid,
+        }
     }
 
     /// Draws and stores a chart, trying for as long as this batch has patience.
@@ -239,17 +294,6 @@ impl<R: Records, O: Objects> Shared<R, O> {
             }
         }
     }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

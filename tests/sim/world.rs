@@ -1,6 +1,6 @@
 //! What outlives a crash: the log, the stores, the group, and what supervisors were told.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -70,8 +70,6 @@ pub struct State {
     pub claims: BTreeMap<String, bool>,
     /// Charts by key.
     pub objects: BTreeMap<String, Bytes>,
-    /// Keys at which storing failed at least once, with how often.
-    pub failed_puts: HashMap<String, u32>,
     /// Alerts in the order they arrived: id and bytes.
     pub inbox: Vec<(String, Vec<u8>)>,
     /// The members that run.
@@ -121,7 +119,6 @@ impl World {
             records: BTreeMap::new(),
             claims: BTreeMap::new(),
             objects: BTreeMap::new(),
-            failed_puts: HashMap::new(),
             inbox: Vec::new(),
             seats: BTreeMap::new(),
             owners: BTreeMap::new(),
