@@ -284,9 +284,18 @@ impl<'c> Driver<'c> {
         for (stage, topics) in &self.inputs {
             for p in topics.iter().flat_map(|t| state.partitions_of(t)) {
                 let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|kept| kept.snapshot.as_ref());
+                let owes = saved.map_or(0, |s| s.state.len());
                 let saved = saved.map_or(0, |s| s.position.0);
                 let owner = state.owners.get(&(*stage, p.clone()));
-                at.push(format!("{stage} {p} at {saved} of {} owned by {owner:?}", state.end(&p)));
+                let seat = owner.and_then(|o| state.seats.get(o));
+                at.push(format!(
+                    "{stage} {p} at {saved} of {}, {owes} bytes of state, owned by {owner:?} seated {} stalled {} reading at {:?}, news {:?}",
+                    state.end(&p),
+                    seat.is_some(),
+                    seat.is_some_and(|s| s.stalled.is_some()),
+                    seat.and_then(|s| s.cursors.get(&p)),
+                    seat.map(|s| &s.news),
+                ));
             }
         }
         at.join("; ")
