@@ -9,7 +9,7 @@ use crate::event::{Event, Message, Outgoing, Partition, Position, Topic};
 use crate::ports::{Consumer, Delivery, Publisher, Start};
 
 /// Long enough for any store to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Without news for so long a reader has read everything.
 const QUIET: Duration = Duration::from_millis(150);
 

@@ -133,7 +133,8 @@ async fn keeps_late_assignments_out<S: Snapshots>(snapshots: &S) {
         other => panic!("an owner of an older generation must be fenced, not {other:?}"),
     }
     save(snapshots, stage, &at, &token, &snapshot(1, "still mine")).await;
-    let (again, kept) = snapshots.take(stage, &at, Generation(7)).await.expect("the same generation takes again");
+    let (again, kept) =
+        snapshots.take(stage, &at, Generation(7)).await.expect("the same generation takes again");
     assert_eq!(kept, Some(snapshot(1, "still mine")));
     let (later, _) = snapshots.take(stage, &at, Generation(8)).await.expect("a later generation takes");
     refused(snapshots, stage, &at, &again, &snapshot(2, "late")).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use castwatch_core::ports::{Generation, Start};
 use castwatch_core::{Consumer, Delivery, Event, Message, Partition, PortError, Position, Topic};
-use rusqlite::{Connection, Row, params, types::Type};
+use rusqlite::{Connection, Row, types::Type};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -178,19 +178,28 @@ impl Consumer for EmbeddedConsumer {
     }
 }
 
-/// Up to `limit` messages of the partition with this id, from a position on.
+/// Up to `limit` messages of the partition with this id, from a position on; fewer when they are
+/// large.
+///
+/// A damaged page may look like the end of the partition. So that no reader waits there for ever,
+/// what the partition says it has must be there without a gap.
 pub(super) fn messages(db: &Connection, id: i64, from: u64, limit: usize) -> rusqlite::Result<Vec<Message>> {
-    let partition = Head { id, number: 0, next: 0 };
+    let next: i64 =
+        db.prepare_cached("SELECT next FROM partitions WHERE id = ?")?.query_row([id], |row| row.get(0))?;
+    let there = next.cast_unsigned().saturating_sub(from).min(limit as u64);
+    if there == 0 {
+        return Ok(Vec::new());
+    }
     let mut select = db.prepare_cached(
         "SELECT at, key, written_ms, id, type, source, subject, time, traceparent, extensions, data \
-         FROM messages WHERE at >= ? AND at < ? ORDER BY at LIMIT ?",
+         FROM messages WHERE at >= ? ORDER BY at LIMIT ?",
     )?;
-    let end = (id + 1) << POSITION_BITS;
-    let mut rows =
-        select.query(params![partition.key(from), end, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let first = (id << POSITION_BITS) | from.cast_signed();
+    let mut rows = select.query([first, there.cast_signed()])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let message = message(row)?;
+    for position in from..from + there {
+        let message = rows.next()?.map(message).transpose()?.filter(|m| m.position.0 == position);
+        let message = message.ok_or_else(|| gap(position))?;
         bytes += message.event.data.len();
         messages.push(message);
         if bytes > MAX_BATCH_BYTES {
@@ -198,6 +207,11 @@ pub(super) fn messages(db: &Connection, id: i64, from: u64, limit: usize) -> rus
         }
     }
     Ok(messages)
+}
+
+fn gap(position: u64) -> rusqlite::Error {
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(corrupt, Some(format!("the message at {position} is gone")))
 }
 
 fn message(row: &Row<'_>) -> rusqlite::Result<Message> {

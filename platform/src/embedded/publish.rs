@@ -23,15 +23,6 @@ pub(super) struct Head {
     pub(super) next: i64,
 }
 
-impl Head {
-    /// The key of the message at `position`.
-    pub(super) fn key(&self, position: u64) -> i64 {
-        // A position past what a partition can hold is past its end too.
-        let last = (1 << POSITION_BITS) - 1;
-        (self.id << POSITION_BITS) | i64::try_from(position).map_or(last, |p| p.min(last))
-    }
-}
-
 /// The partitions of `topic` in order; none when it does not exist.
 pub(super) fn heads(db: &Connection, topic: &Topic) -> rusqlite::Result<Vec<Head>> {
     db.prepare_cached("SELECT id, number, next FROM partitions WHERE topic = ? ORDER BY number")?
