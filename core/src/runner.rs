@@ -235,9 +235,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                     self.save(partition).await?;
                     self.close(partition);
                 }
-                if let Err(error) = self.consumer.release(&partitions).await {
-                    warn!(stage = self.stage.name(), error = chain(&error), "partitions were not released");
-                }
+                self.release(&partitions).await?;
             }
             Delivery::Lost(partitions) => {
                 for partition in &partitions {
@@ -289,6 +287,22 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 backoff = Backoff::new(self.settings.patience, self.seed());
             }
         }
+    }
+
+    /// Lets revoked partitions go. Tries until it works or the runner is to stop: the group gives
+    /// them to nobody else before.
+    async fn release(&mut self, partitions: &[Partition]) -> Result<(), RunnerError> {
+        let mut backoff = Backoff::new(self.settings.patience, self.seed());
+        while let Err(error) = self.consumer.release(partitions).await {
+            if matches!(error, PortError::Fenced { .. }) || *self.shutdown.borrow() {
+                break;
+            }
+            self.passing(error)?;
+            if !self.pause(&mut backoff).await {
+                backoff = Backoff::new(self.settings.patience, self.seed());
+            }
+        }
+        Ok(())
     }
 
     fn close(&mut self, partition: &Partition) {

@@ -48,8 +48,8 @@ impl Sender for Console {
 
 /// `불량 · DCM-03 … — why and how sure | Defect · DCM-03 … — why and how sure`
 fn line(alert: &Alert) -> String {
-    let head = |body: &str| body.lines().take(2).collect::<Vec<_>>().join(" ");
-    let (ko, en) = (head(&alert.body.ko), head(&alert.body.en));
+    let why = |body: &'_ str| body.lines().next().unwrap_or_default().to_owned();
+    let (ko, en) = (why(&alert.body.ko), why(&alert.body.en));
     one_line(&format!("{} — {ko} | {} — {en}", alert.title.ko, alert.title.en)) + "\n"
 }
 
@@ -92,9 +92,8 @@ mod tests {
         let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,
-            "불량 · DCM-03 · 금형 8722 · 258번 샷 — 주조 압력이 251 bar로 평소(331 bar)보다 낮습니다. [2J 불량 확률: 97 % \
-             | Defect · DCM-03 · die 8722 · shot 258 — Casting pressure is 251 bar, below its usual 331 bar. \
-             Defect probability: 97 %\n"
+            "불량 · DCM-03 · 금형 8722 · 258번 샷 — 주조 압력이 251 bar로 평소(331 bar)보다 낮습니다. [2J \
+             | Defect · DCM-03 · die 8722 · shot 258 — Casting pressure is 251 bar, below its usual 331 bar.\n"
         );
     }
 

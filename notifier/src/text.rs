@@ -1,4 +1,4 @@
-//! The words of an alert: what, where, how sure, why, and what to do.
+//! The words of an alert: what, where, why and how sure (the explanation's summary), what to do.
 
 use castwatch_core::payload::{Alert, Explanation, Words};
 
@@ -33,29 +33,19 @@ fn title(explanation: &Explanation) -> Words {
 fn body(explanation: &Explanation) -> Words {
     let Explanation { score, summary, equipment, advice, .. } = explanation;
     let at = score.ended_at.to_string().replacen('T', " ", 1);
-    let (sure_ko, sure_en) = how_sure(score.probability);
     Words {
         ko: format!(
-            "{}\n불량 확률: {sure_ko}\n점검할 설비: {}\n조치: {}\n시각: {at}",
+            "{}\n점검할 설비: {}\n조치: {}\n시각: {at}",
             one_line(&summary.ko),
             one_line(&equipment.ko),
             one_line(&advice.ko)
         ),
         en: format!(
-            "{}\nDefect probability: {sure_en}\nLook at: {}\nWhat to do: {}\nTime: {at}",
+            "{}\nLook at: {}\nWhat to do: {}\nTime: {at}",
             one_line(&summary.en),
             one_line(&equipment.en),
             one_line(&advice.en)
         ),
-    }
-}
-
-/// A probability as people say it; never 100 %, because no model is that sure.
-fn how_sure(probability: Option<f64>) -> (String, String) {
-    match probability {
-        Some(p) if p >= 0.995 => ("99 % 이상".into(), "over 99 %".into()),
-        Some(p) => (format!("{:.0} %", p * 100.0), format!("{:.0} %", p * 100.0)),
-        None => ("알 수 없음".into(), "not known".into()),
     }
 }
 
@@ -77,20 +67,13 @@ mod tests {
         assert_eq!(alert.title.en, "Defect · DCM-03 · die 8722 · shot 258");
         assert_eq!(
             alert.body.ko,
-            "주조 압력이 251 bar로 평소(331 bar)보다 낮습니다.\n불량 확률: 97 %\n점검할 설비: 사출 유닛\n\
+            "주조 압력이 251 bar로 평소(331 bar)보다 낮습니다.\n점검할 설비: 사출 유닛\n\
              조치: 증압 압력을 확인하세요.\n시각: 2026-01-15 16:45:06+09:00"
         );
         assert_eq!(
             alert.body.en,
-            "Casting pressure is 251 bar, below its usual 331 bar.\nDefect probability: 97 %\nLook at: Injection unit\n\
+            "Casting pressure is 251 bar, below its usual 331 bar.\nLook at: Injection unit\n\
              What to do: Check the intensification pressure.\nTime: 2026-01-15 16:45:06+09:00"
         );
-    }
-
-    #[test]
-    fn is_never_wholly_sure() {
-        assert_eq!(how_sure(Some(0.9996)).1, "over 99 %");
-        assert_eq!(how_sure(Some(0.994)).1, "99 %");
-        assert_eq!(how_sure(None).1, "not known");
     }
 }

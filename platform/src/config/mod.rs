@@ -87,7 +87,7 @@ pub struct Log {
 pub struct Charts {
     /// `charts.language`: `ko` or `en`. `ko`.
     pub language: Language,
-    /// `charts.formats`: `svg`, `png` or both. Both.
+    /// `charts.formats`: `png`, `svg` or both; the first is the one that records name. Both.
     pub formats: Vec<Format>,
 }
 
@@ -122,7 +122,7 @@ impl Default for Settings {
             save_every: runner.save_every,
             max_refused_in_a_row: runner.max_refused_in_a_row,
             retry: runner.patience,
-            charts: Charts { language: Language::Ko, formats: vec![Format::Svg, Format::Png] },
+            charts: Charts { language: Language::Ko, formats: vec![Format::Png, Format::Svg] },
             channels: vec![ChannelSettings { name: "console".into(), kind: ChannelKind::Console }],
         }
     }

@@ -1,5 +1,5 @@
-//! Any manifest and any model files are a bundle or an error: digests are made to fit, so that the
-//! bytes get past them and into the readers of ONNX and of golden values.
+//! Any manifest and any model files are a bundle or an error. The digest of a changed file is made
+//! to fit, so that its bytes get past it and into the readers of ONNX and of golden values.
 #![no_main]
 
 use std::fs;
@@ -7,6 +7,13 @@ use std::path::Path;
 
 use castwatch_models::Bundle;
 use libfuzzer_sys::fuzz_target;
+use sha2::{Digest, Sha256};
+
+const MANIFEST: &str = "bundle.toml";
+
+fn digest(bytes: &[u8]) -> String {
+    castwatch_core::event::hex(&Sha256::digest(bytes))
+}
 
 /// The first bytes say which file of a sound bundle the rest replaces or is spliced into.
 fuzz_target!(|input: (u8, u16, Vec<u8>)| {
@@ -23,7 +30,12 @@ fuzz_target!(|input: (u8, u16, Vec<u8>)| {
     let from = usize::from(at) * 16 % (whole.len() + 1);
     let to = (from + bytes.len()).min(whole.len());
     whole.splice(from..to, bytes);
-    fs::write(&victim, whole).expect("a write");
+    fs::write(&victim, &whole).expect("a write");
+    if !victim.ends_with(MANIFEST) {
+        let was = digest(&fs::read(sound.join(victim.file_name().expect("a name"))).expect("a file"));
+        let manifest = fs::read_to_string(sound.join(MANIFEST)).expect("the manifest");
+        fs::write(folder.path().join(MANIFEST), manifest.replace(&was, &digest(&whole))).expect("a write");
+    }
     let _ = Bundle::load(folder.path());
     let _ = Bundle::draft(folder.path());
 });
