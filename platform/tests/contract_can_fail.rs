@@ -11,7 +11,7 @@ use castwatch_core::{
     Consumer, Delivery, Objects, Outgoing, Partition, PortError, Position, Publisher, Records, Snapshots,
     contract,
 };
-use castwatch_platform::{Embedded, EmbeddedConsumer, Folder};
+use castwatch_platform::{Durability, Embedded, EmbeddedConsumer, EmbeddedSettings, Folder};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
@@ -150,7 +150,8 @@ impl Objects for Faulty<Folder> {
 /// What the suite says of ports with `fault`.
 async fn said(fault: Fault) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
-    let log = Embedded::open(folder.path().join("log")).unwrap();
+    let settings = EmbeddedSettings { durability: Durability::Normal, ..EmbeddedSettings::default() };
+    let log = Embedded::open_with(folder.path().join("log"), settings).unwrap();
     let objects = Faulty(Folder::new(folder.path().join("objects")), fault);
     let suite = tokio::spawn(async move {
         let faulty = Faulty(Arc::clone(&log), fault);
