@@ -80,7 +80,9 @@ impl Line {
 
     /// Starts what keeps the page up to date; it begins near the end of the log each time.
     pub fn feed(&mut self, feed: Feed) {
-        let consumer = self.log.consumer(feed.name(), &feed.inputs());
+        // Each page's process watches for itself: a later one does not take over from it.
+        let name = format!("{}-{}", feed.name(), std::process::id());
+        let consumer = self.log.consumer(&name, &feed.inputs());
         let settings = RunnerSettings { start: castwatch_core::ports::Start::Tail(200), ..self.settings.runner() };
         let runner = Runner::new(feed, consumer, Arc::clone(&self.log), Forgetful, settings, self.stop.clone());
         self.statuses.push((StageName::Console, runner.status()));

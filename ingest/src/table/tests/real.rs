@@ -3,13 +3,13 @@
 use super::*;
 
 fn data(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("CASTWATCH_DATA").map_or_else(
+    let folder = std::env::var_os("CASTWATCH_TEST_DATA").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
         PathBuf::from,
     );
     let path = folder.join(name);
     if !path.exists() {
-        eprintln!("skipped: {} is not there (set CASTWATCH_DATA)", path.display());
+        eprintln!("skipped: {} is not there (set CASTWATCH_TEST_DATA)", path.display());
         return None;
     }
     Some(path)
