@@ -4,17 +4,11 @@
 
 use std::sync::LazyLock;
 
-use ab_glyph::{Font as _, FontRef, GlyphId, PxScale, ScaleFont as _};
+use ab_glyph::{Font as _, FontRef, OutlinedGlyph, PxScaleFont, ScaleFont as _, point};
+use plotters::style::FontStyle;
 
 /// The font's name in an SVG.
 pub(crate) const FAMILY: &str = "Castwatch Sans, Pretendard, Malgun Gothic, Apple SD Gothic Neo, sans-serif";
-
-/// How strong a text is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weight {
-    Regular,
-    Bold,
-}
 
 static REGULAR: LazyLock<FontRef<'static>> =
     LazyLock::new(|| bundled(include_bytes!("../fonts/castwatch-sans-regular.otf")));
@@ -27,59 +21,60 @@ fn bundled(bytes: &'static [u8]) -> FontRef<'static> {
     FontRef::try_from_slice(bytes).expect("the bundled font is a font")
 }
 
-impl Weight {
-    pub(crate) fn font(self) -> &'static FontRef<'static> {
-        match self {
-            Self::Regular => &REGULAR,
-            Self::Bold => &BOLD,
-        }
-    }
+/// The bundle has no slanted fonts.
+fn font(style: FontStyle) -> &'static FontRef<'static> {
+    if matches!(style, FontStyle::Bold) { &BOLD } else { &REGULAR }
 }
 
-/// The scale at which one em is `size` pixels, as in CSS.
-pub(crate) fn scale(weight: Weight, size: f32) -> PxScale {
-    let font = weight.font();
-    PxScale::from(size * font.height_unscaled() / font.units_per_em().unwrap_or(1000.0))
+/// The font at the scale at which one em is `size` pixels, as in CSS.
+fn scaled(style: FontStyle, size: f32) -> PxScaleFont<&'static FontRef<'static>> {
+    let font = font(style);
+    font.as_scaled(size * font.height_unscaled() / font.units_per_em().unwrap_or(1000.0))
 }
 
-/// The glyphs of a text, each with where it begins.
-pub(crate) fn glyphs(text: &str, weight: Weight, size: f32) -> impl Iterator<Item = (GlyphId, f32)> {
-    let font = weight.font().as_scaled(scale(weight, size));
-    text.chars().scan(0.0, move |x, c| {
+/// The shapes of a text's glyphs, each where it stands when the text begins at `x` on the base line `y`.
+pub(crate) fn outlines(
+    text: &str,
+    style: FontStyle,
+    size: f32,
+    (mut x, y): (f32, f32),
+) -> impl Iterator<Item = OutlinedGlyph> {
+    let font = scaled(style, size);
+    text.chars().filter_map(move |c| {
         let id = font.glyph_id(c);
-        let at = *x;
-        *x += font.h_advance(id);
-        Some((id, at))
+        let glyph = id.with_scale_and_position(font.scale(), point(x, y));
+        x += font.h_advance(id);
+        font.outline_glyph(glyph)
     })
 }
 
 /// The width of a text in pixels.
-pub(crate) fn width(text: &str, weight: Weight, size: f32) -> f32 {
-    let font = weight.font().as_scaled(scale(weight, size));
+pub(crate) fn width(text: &str, style: FontStyle, size: f32) -> f32 {
+    let font = scaled(style, size);
     text.chars().map(|c| font.h_advance(font.glyph_id(c))).sum()
 }
 
 /// `text` at a size at which it is at most `most` wide: a little smaller if need be, and cut with
 /// an ellipsis if that is not enough.
-pub(crate) fn fit(text: &str, weight: Weight, size: f32, most: f32) -> (String, f32) {
-    let wide = width(text, weight, size);
+pub(crate) fn fit(text: &str, style: FontStyle, size: f32, most: f32) -> (String, f32) {
+    let wide = width(text, style, size);
     if wide <= most {
         return (text.to_owned(), size);
     }
     let smaller = (size * most / wide).max(size * 0.84);
-    (cut(text, weight, smaller, most), smaller)
+    (cut(text, style, smaller, most), smaller)
 }
 
-fn cut(text: &str, weight: Weight, size: f32, most: f32) -> String {
-    if width(text, weight, size) <= most + 0.5 {
+fn cut(text: &str, style: FontStyle, size: f32, most: f32) -> String {
+    if width(text, style, size) <= most + 0.5 {
         return text.to_owned();
     }
-    let room = most - width("…", weight, size);
+    let room = most - width("…", style, size);
     let mut used = 0.0;
     let kept: String = text
         .chars()
         .take_while(|c| {
-            used += width(c.encode_utf8(&mut [0; 4]), weight, size);
+            used += width(c.encode_utf8(&mut [0; 4]), style, size);
             used <= room
         })
         .collect();
@@ -87,11 +82,11 @@ fn cut(text: &str, weight: Weight, size: f32, most: f32) -> String {
 }
 
 /// `text` in at most `lines` lines, broken at spaces; what does not fit ends in an ellipsis.
-pub(crate) fn wrap(text: &str, weight: Weight, size: f32, most: f32, lines: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, style: FontStyle, size: f32, most: f32, lines: usize) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match out.last_mut() {
-            Some(line) if width(&format!("{line} {word}"), weight, size) <= most => {
+            Some(line) if width(&format!("{line} {word}"), style, size) <= most => {
                 line.push(' ');
                 line.push_str(word);
             }
@@ -105,7 +100,7 @@ pub(crate) fn wrap(text: &str, weight: Weight, size: f32, most: f32, lines: usiz
             last.push_str(&rest);
         }
     }
-    out.iter().map(|line| cut(line, weight, size, most)).collect()
+    out.iter().map(|line| cut(line, style, size, most)).collect()
 }
 
 #[cfg(test)]
@@ -115,18 +110,18 @@ mod tests {
     #[test]
     fn texts_are_made_to_fit() {
         let long = "하금형 온도 2 (고정측 냉각 채널 뒤, 조작측)";
-        let (same, size) = fit("용탕 온도", Weight::Bold, 20.0, 200.0);
+        let (same, size) = fit("용탕 온도", FontStyle::Bold, 20.0, 200.0);
         assert_eq!((same.as_str(), size), ("용탕 온도", 20.0));
         for most in [60.0, 120.0, 300.0] {
-            let (text, size) = fit(long, Weight::Regular, 20.0, most);
-            assert!(width(&text, Weight::Regular, size) <= most + 0.5, "{text} {size}");
+            let (text, size) = fit(long, FontStyle::Normal, 20.0, most);
+            assert!(width(&text, FontStyle::Normal, size) <= most + 0.5, "{text} {size}");
             assert!(size >= 16.0);
         }
-        let lines = wrap("a bb ccc dddd eeeee ffffff ggggggg", Weight::Regular, 20.0, 80.0, 2);
+        let lines = wrap("a bb ccc dddd eeeee ffffff ggggggg", FontStyle::Normal, 20.0, 80.0, 2);
         assert_eq!(lines.len(), 2);
         assert!(lines[1].ends_with('…'), "{lines:?}");
-        assert_eq!(wrap("한 줄", Weight::Regular, 20.0, 800.0, 2), ["한 줄"]);
-        assert!(wrap("", Weight::Regular, 20.0, 800.0, 2).is_empty());
+        assert_eq!(wrap("한 줄", FontStyle::Normal, 20.0, 800.0, 2), ["한 줄"]);
+        assert!(wrap("", FontStyle::Normal, 20.0, 800.0, 2).is_empty());
     }
 
     #[test]
@@ -138,9 +133,9 @@ mod tests {
         {
             signs.push_str(&std::fs::read_to_string(root.join(file)).unwrap());
         }
-        for weight in [Weight::Regular, Weight::Bold] {
+        for style in [FontStyle::Normal, FontStyle::Bold] {
             for c in signs.chars().filter(|c| !c.is_control()) {
-                assert_ne!(weight.font().glyph_id(c).0, 0, "no glyph for {c}");
+                assert_ne!(font(style).glyph_id(c).0, 0, "no glyph for {c}");
             }
         }
     }

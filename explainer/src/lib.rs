@@ -6,10 +6,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod backend;
 pub mod chart;
 mod explain;
 mod font;
-mod picture;
 mod stage;
 mod words;
 

@@ -230,7 +230,12 @@ struct Store {
 
 impl<R: Records, O: Objects> Shared<R, O> {
     /// Explains one defect; returns the charts that the store did not take.
-    async fn handle(&self, message: &Message, store: &mut Store, out: &mut Outbox) -> Result<Vec<Owed>, Stop> {
+    async fn handle(
+        &self,
+        message: &Message,
+        store: &mut Store,
+        out: &mut Outbox,
+    ) -> Result<Vec<Owed>, Stop> {
         let defect = Defect::read(message).map_err(|e| Stop::Refuse(e.into()))?;
         let mut explanation = explain(&self.bundle, &defect).map_err(|e| Stop::Refuse(e.into()))?;
         explanation.chart = self.settings.formats.first().map(|f| chart_key(&explanation.score, *f));
@@ -240,7 +245,11 @@ impl<R: Records, O: Objects> Shared<R, O> {
             match self.keep(&key, &explanation, *format, store).await {
                 Ok(()) => {}
                 Err(error @ PortError::Refused { .. }) => {
-                    tracing::warn!(key, error = chain(&error), "the chart can't be stored; the record can draw it");
+                    tracing::warn!(
+                        key,
+                        error = chain(&error),
+                        "the chart can't be stored; the record can draw it"
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(key, error = chain(&error), "the chart is owed; the alert goes on");

@@ -99,6 +99,34 @@ fn bars_add_up_and_the_rest_is_one_bar() {
 }
 
 #[test]
+fn bars_are_as_long_as_their_shares() {
+    for (name, explanation) in [("plain", samples::plain()), ("against", samples::against())] {
+        let svg = chart::svg(&explanation, Lang::Ko);
+        let number = |rect: &str, key: &str| -> f64 {
+            let from = rect.split_once(&format!(" {key}=\"")).unwrap().1;
+            from[..from.find('"').unwrap()].parse().unwrap()
+        };
+        let coloured = |rect: &&str| rect.contains("#D55E00") || rect.contains("#0072B2");
+        // Before the bars: what is behind the verdict, and the two colours of the legend.
+        let bars: Vec<(f64, f64, bool)> = svg
+            .lines()
+            .filter(coloured)
+            .filter(|line| line.starts_with("<rect"))
+            .skip(3)
+            .map(|bar| (number(bar, "x"), number(bar, "width"), bar.contains("#D55E00")))
+            .collect();
+        let shares: Vec<f64> = explanation.attributions.iter().map(|a| a.contribution).collect();
+        let zero = bars[0].0 + if bars[0].2 { 0.0 } else { bars[0].1 };
+        let scale = bars[0].1 / shares[0].abs();
+        for ((x, wide, towards), share) in bars.iter().zip(&shares[..shares.len().min(chart::BARS - 1)]) {
+            assert_eq!(*towards, *share > 0.0, "{name}: {share}");
+            assert_eq!(if *towards { *x } else { x + wide }, zero, "{name}: {share} does not start at zero");
+            assert!((wide - (share.abs() * scale).max(2.0)).abs() <= 1.0, "{name}: {share} is {wide} wide");
+        }
+    }
+}
+
+#[test]
 fn the_title_says_what_and_when() {
     let all = texts(&chart::svg(&samples::plain(), Lang::Ko)).join("\n");
     for part in
