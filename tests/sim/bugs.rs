@@ -111,6 +111,10 @@ impl<H: Handler> Handler for WrongHandler<H> {
         }
     }
 
+    async fn tend(&mut self) -> bool {
+        self.handler.tend().await
+    }
+
     fn state(&self) -> Bytes {
         self.handler.state()
     }

@@ -33,16 +33,32 @@ enum Extent {
     Whole,
 }
 
-impl Ports {
-    /// The ports that `member` sees.
-    pub fn new(world: World, member: Member) -> Self {
-        Self { world, member }
-    }
+/// A member stands still while this lives, also when whoever called gives up waiting.
+struct Stalled<'p>(&'p Ports);
 
+impl<'p> Stalled<'p> {
+    fn begin(ports: &'p Ports) -> Self {
+        ports.stall(Some(tokio::time::Instant::now()));
+        Self(ports)
+    }
+}
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.stall(None);
+    }
+}
+
+impl Ports {
     fn stall(&self, since: Option<tokio::time::Instant>) {
         if let Some(seat) = self.world.lock().seats.get_mut(&self.member) {
             seat.stalled = since;
         }
+    }
+
+    /// The ports that `member` sees.
+    pub fn new(world: World, member: Member) -> Self {
+        Self { world, member }
     }
 
     /// One call: it takes a moment, then works, fails, or takes the process with it.
@@ -59,9 +75,8 @@ impl Ports {
         };
         tokio::time::sleep(Duration::from_millis(moment)).await;
         if fault == Fault::Pause {
-            self.stall(Some(tokio::time::Instant::now()));
+            let _stalled = Stalled::begin(self);
             tokio::time::sleep(SESSION * 2).await;
-            self.stall(None);
         }
         let failed = || PortError::unavailable(what, format!("{fault:?}"));
         let outcome = {
