@@ -1,7 +1,67 @@
 //! `bundle.toml`: what a bundle measures, how its features are made and which steps judge them.
 //!
-//! **Every mistake is reported at once, with its line.** A draft is the part up to `[files]`: it
+//! **Every mistake is reported at once, with its line.** A draft is the part before `[scale]`: it
 //! makes features for training before there is anything to judge with.
+//!
+//! ```toml
+//! name = "default"
+//! version = "1.0.0"
+//!
+//! [features]
+//! of_readings = ["raw", "deviation", "ratio"]   # the reading, minus its centre, that over its spread
+//! steps = [0.02, 0.2]                           # slow and fast; the first makes the usual values
+//! shot_gap = true
+//! shots_since_restart = true
+//!
+//! [history]                                     # seconds and counts
+//! restart_after = 1800
+//! gap_most = 3600
+//! shots_most = 300
+//! max_missing = 8                               # with more readings missing: unscorable
+//!
+//! [[reading]]
+//! name = "cast_pressure"
+//! unit = "bar"
+//! plausible = [0, 500]
+//! no_sensor = [65535]
+//! actionable = true
+//! words = { ko = "주조 압력", en = "casting pressure" }
+//! equipment = { ko = "증압부", en = "intensifier" }
+//! advice_low = { ko = "...", en = "..." }
+//! advice_high = { ko = "...", en = "..." }
+//!
+//! [scale]                                       # one number per feature
+//! mean = [0.0]
+//! scale = [1.0]
+//! clip = 10
+//!
+//! [autoencoder]                                 # optional; outputs by their names in the graph
+//! file = "autoencoder.onnx"
+//! latent = "latent"
+//! latent_size = 12
+//! reconstruction = "reconstruction"             # without it there is no anomaly
+//!
+//! [trees]
+//! file = "trees.onnx"
+//! inputs = "features"                           # or features+latent, features+latent+anomaly
+//! scaled = false                                # scaled: what is missing stands at 0
+//!
+//! [calibration]
+//! kind = "platt"                                # a, b; or none; or isotonic: margins, probabilities
+//! a = 1.0
+//! b = 0.0
+//!
+//! [thresholds]
+//! suspect = 0.05
+//! defect = 0.25
+//! anomaly = 0.8
+//!
+//! [training]                                    # facts, any keys
+//! shots = 240000
+//!
+//! [files]                                       # sha256 of every file
+//! "trees.onnx" = "..."
+//! ```
 
 use std::collections::BTreeMap;
 

@@ -3,6 +3,7 @@
 //! **A row's result does not depend on its neighbours**: every run has the same fixed batch
 //! shape, padded with zeros, so that a replay in other batches gives the same bits.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -197,6 +198,7 @@ fn check(file: &str, proto: &pb::ModelProto, width: usize) -> Result<(), BundleE
     if !graph.sparse_initializer.is_empty() {
         return Err(wrong("it has sparse tensors, which castwatch does not read".into()));
     }
+    wired(graph).map_err(&wrong)?;
     let inputs: Vec<_> =
         graph.input.iter().filter(|i| !graph.initializer.iter().any(|t| t.name == i.name)).collect();
     let [input] = inputs.as_slice() else {
@@ -218,6 +220,24 @@ fn check(file: &str, proto: &pb::ModelProto, width: usize) -> Result<(), BundleE
         }
     }
     Ok(())
+}
+
+/// Whether every value is made before it is used, and once: the graph is complete and has no circle.
+fn wired(graph: &pb::GraphProto) -> Result<(), String> {
+    let mut made: HashSet<&str> = graph.input.iter().map(|i| i.name.as_str()).collect();
+    made.extend(graph.initializer.iter().map(|t| t.name.as_str()));
+    for node in &graph.node {
+        if let Some(lost) = node.input.iter().find(|i| !i.is_empty() && !made.contains(i.as_str())) {
+            return Err(format!("a {} takes `{lost}`, which nothing before it makes", node.op_type));
+        }
+        if let Some(again) = node.output.iter().find(|o| !o.is_empty() && !made.insert(o.as_str())) {
+            return Err(format!("a {} makes `{again}`, which is there already", node.op_type));
+        }
+    }
+    match graph.output.iter().find(|o| !made.contains(o.name.as_str())) {
+        Some(lost) => Err(format!("nothing makes the output `{}`", lost.name)),
+        None => Ok(()),
+    }
 }
 
 /// Whether a tensor holds as many values as its dimensions say, inside the file.

@@ -158,6 +158,22 @@ fn models_that_do_not_fit_are_named() {
     };
     let odd = with(&tiny, "autoencoder.onnx", onnx::model(vec![node], vec![], 30, &["latent"])).to_string();
     assert!(odd.contains("uses the operator GridSample"), "{odd}");
+    let relu = |input: &str, output: &str| tract_onnx::pb::NodeProto {
+        input: vec![input.into()],
+        output: vec![output.into()],
+        op_type: "Relu".into(),
+        ..Default::default()
+    };
+    let cases = [
+        (vec![relu("a", "latent"), relu("latent", "a")], "takes `a`, which nothing before it makes"),
+        (vec![relu("features", "features")], "makes `features`, which is there already"),
+        (vec![relu("features", "x")], "nothing makes the output `latent`"),
+    ];
+    for (nodes, expected) in cases {
+        let error = with(&tiny, "autoencoder.onnx", onnx::model(nodes, vec![], 30, &["latent"]));
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(expected), "{cause}\n  not: {expected}");
+    }
 }
 
 #[test]
