@@ -51,7 +51,10 @@ fn a_demo_shows_the_line_and_its_books_balance() {
     let ready = get(&address, "/health/ready");
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     let outcome = finish(running);
-    println!("{}", serde_json::json!({ "shots": outcome["shots"], "defects": outcome["defects"], "latency": outcome["latency_ms"] }));
+    println!(
+        "{}",
+        serde_json::json!({ "shots": outcome["shots"], "defects": outcome["defects"], "latency": outcome["latency_ms"] })
+    );
     let count = |name: &str| outcome[name].as_u64().unwrap_or_else(|| panic!("no {name} in {outcome:#}"));
     assert!(count("shots") > 400 && count("defects") > 5, "{outcome:#}");
     assert_eq!(count("shots"), count("scores"));
@@ -84,7 +87,8 @@ fn ctrl_c_ends_a_demo_well() {
 fn dead_letters_are_listed_shown_and_put_back_once() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
-    let outcome = json(&["demo", "--for", "6s", "--rate", "200", "--json", "--listen", "127.0.0.1:0", "--data", data]);
+    let outcome =
+        json(&["demo", "--for", "6s", "--rate", "200", "--json", "--listen", "127.0.0.1:0", "--data", data]);
     let letters = json(&["dlq", "list", "--json", "--data", data]);
     let first = &letters[0];
     assert_eq!(first["stage"], "scorer", "{letters:#}");
@@ -113,7 +117,7 @@ fn errors_say_what_to_do_and_statuses_tell_them_apart() {
         (&["score", "no.csv", "--plant", "no.toml", "--out", "/dev/null"], 1, "no.toml"),
         (&["score", "no.csv", "--plant", "tests/plants/simulated.toml", "--out", "/dev/null"], 1, "no.csv"),
         (&["score", "x", "--plant", "p", "--bundle", "no/bundle", "--out", "/dev/null"], 1, "no/bundle"),
-        (&["demo", "--listen", "0.0.0.0:0"], 1, "loopback"),
+        (&["demo", "--listen", "0.0.0.0:0"], 1, "listen_open"),
         (&["validate"], 1, "nothing to validate"),
         (&["dlq", "show", "nowhere", "--data", "no/such"], 1, "is not a place"),
     ];
@@ -146,12 +150,25 @@ fn everything_we_ship_is_valid_and_help_teaches() {
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.matches("plant.toml:").count() >= 3, "every mistake with its line: {said}");
-    for command in ["demo", "run", "ingest", "score", "explain", "features", "simulate", "dlq", "books", "validate", "doctor"] {
+    for command in [
+        "demo", "run", "ingest", "score", "explain", "features", "simulate", "dlq", "books", "validate",
+        "doctor",
+    ] {
         let help = text(&succeed(&[command, "--help"]).stdout);
         assert!(help.contains("Example"), "castwatch {command} --help shows no example");
     }
     let root = root();
     let bundle = root.join("models/bundles/default");
-    let checked = json(&["doctor", "--json", "--data", folder.path().to_str().unwrap(), "--bundle", bundle.to_str().unwrap()]);
-    assert!(checked.as_array().unwrap().iter().any(|f| f["what"] == "bundle" && f["well"] == true), "{checked:#}");
+    let checked = json(&[
+        "doctor",
+        "--json",
+        "--data",
+        folder.path().to_str().unwrap(),
+        "--bundle",
+        bundle.to_str().unwrap(),
+    ]);
+    assert!(
+        checked.as_array().unwrap().iter().any(|f| f["what"] == "bundle" && f["well"] == true),
+        "{checked:#}"
+    );
 }

@@ -15,13 +15,15 @@ use rand::{Rng, SeedableRng};
 
 #[test]
 fn books_balance_after_fifty_kills() {
-    let kills: usize = std::env::var("CASTWATCH_KILLS").map_or(50, |n| n.parse().expect("CASTWATCH_KILLS is a number"));
+    let kills: usize =
+        std::env::var("CASTWATCH_KILLS").map_or(50, |n| n.parse().expect("CASTWATCH_KILLS is a number"));
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let data_arg = data.to_str().unwrap();
     let alerts = folder.path().join("alerts.jsonl");
     let config = folder.path().join("castwatch.toml");
-    std::fs::write(&config, format!("[[channel]]\nkind = \"file\"\npath = {:?}\n", alerts.to_str().unwrap())).unwrap();
+    std::fs::write(&config, format!("[[channel]]\nkind = \"file\"\npath = {:?}\n", alerts.to_str().unwrap()))
+        .unwrap();
     let config = config.to_str().unwrap();
 
     // A second plant's history comes by `castwatch ingest`, which is killed as well.
@@ -66,7 +68,16 @@ fn books_balance_after_fifty_kills() {
     let began = Instant::now();
     let mut ingest = Some(Running::start(&["ingest", history_arg, "--plant", plant, "--data", data_arg]));
     for kill in 0..kills {
-        let line = Running::start(&["run", "scorer", "explainer", "notifier", "--data", data_arg, "--config", config]);
+        let line = Running::start(&[
+            "run",
+            "scorer",
+            "explainer",
+            "notifier",
+            "--data",
+            data_arg,
+            "--config",
+            config,
+        ]);
         std::thread::sleep(Duration::from_millis(rng.random_range(20..700)));
         line.kill();
         if kill % 5 == 0

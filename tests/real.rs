@@ -30,14 +30,21 @@ fn all_shots_of_the_first_plant_go_through_and_agree_with_the_offline_engine() {
     succeed(&["run", "scorer", "explainer", "notifier", "--drain", "--data", data_arg]);
     let all = began.elapsed();
     let books = json(&["books", "--json", "--data", data_arg]);
-    println!("63,310 real shots: ingested in {ingested:.1?}, through the line in {all:.1?}: {}", books["log"]);
+    println!(
+        "63,310 real shots: ingested in {ingested:.1?}, through the line in {all:.1?}: {}",
+        books["log"]
+    );
     assert_eq!(books["balanced"], true, "{books:#}");
     assert_eq!(books["log"]["shots"], 63_310);
     assert_eq!(books["log"]["scores"], 63_310);
 
     // A second run of the same file finds that it was sent.
     let again = run(&["ingest", file, "--plant", &plant, "--data", data_arg]);
-    assert!(!again.status.success() && text(&again.stderr).contains("was sent before"), "{}", text(&again.stderr));
+    assert!(
+        !again.status.success() && text(&again.stderr).contains("was sent before"),
+        "{}",
+        text(&again.stderr)
+    );
 
     // The offline engine says the same of every shot, to the last bit.
     let csv = folder.path().join("scores.csv");
@@ -58,7 +65,10 @@ fn all_shots_of_the_first_plant_go_through_and_agree_with_the_offline_engine() {
     }
     let csv = std::fs::read_to_string(csv).unwrap();
     let mut lines = csv.lines();
-    assert_eq!(lines.next(), Some("row,machine,die,cycle,ended_at,try_shot,probability,anomaly,verdict,bundle"));
+    assert_eq!(
+        lines.next(),
+        Some("row,machine,die,cycle,ended_at,try_shot,probability,anomaly,verdict,bundle")
+    );
     let mut compared = 0;
     for line in lines {
         let cells: Vec<&str> = line.split(',').collect();

@@ -27,11 +27,17 @@ fn cast() -> Cast {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
 /// Runs seeds on every core; the first broken seed with what it broke.
-fn first_broken(cast: &Cast, seeds: std::ops::Range<u64>, bug: Option<Bug>) -> (Deeds, Option<(u64, Vec<String>)>) {
+fn first_broken(
+    cast: &Cast,
+    seeds: std::ops::Range<u64>,
+    bug: Option<Bug>,
+) -> (Deeds, Option<(u64, Vec<String>)>) {
     let next = AtomicU64::new(seeds.start);
     let broken = std::sync::Mutex::new(None::<(u64, Vec<String>)>);
     let total = std::sync::Mutex::new(Deeds::default());
@@ -79,7 +85,10 @@ fn ten_thousand_schedules_keep_every_promise() {
     if let Some((seed, promises)) = broken {
         panic!("seed {seed} broke:\n  {}\nreplay it alone with CASTWATCH_SEED={seed}", promises.join("\n  "));
     }
-    assert!(count == 1 || deeds.defects > 0 && deeds.crashes > 0 && deeds.moves > 0, "nothing happened: {deeds:?}");
+    assert!(
+        count == 1 || deeds.defects > 0 && deeds.crashes > 0 && deeds.moves > 0,
+        "nothing happened: {deeds:?}"
+    );
     println!("{count} schedules in {:.1?}: {deeds:?}", began.elapsed());
 }
 
@@ -89,7 +98,10 @@ fn every_planted_bug_is_caught() {
     for bug in Bug::ALL {
         let (_, broken) = first_broken(&cast, 0..2_000, Some(bug));
         let (seed, promises) = broken.unwrap_or_else(|| panic!("{bug:?} was not caught in 2,000 schedules"));
-        println!("{bug:?} caught at seed {seed}: {}", promises.first().map_or("", |p| &p[..p.len().min(160)]));
+        println!(
+            "{bug:?} caught at seed {seed}: {}",
+            promises.first().map_or("", |p| &p[..p.len().min(160)])
+        );
     }
 }
 

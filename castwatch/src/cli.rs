@@ -63,11 +63,14 @@ Example:
     #[command(after_help = "Example:\n  castwatch simulate --shots 100000 --seed 7 --out shots.jsonl")]
     Simulate(Simulate),
     /// Look at what was set aside, and put it back
-    #[command(subcommand, after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   castwatch dlq list
   castwatch dlq show shots.dlq/2@17
-  castwatch dlq replay --stage scorer         after the cause is mended")]
+  castwatch dlq replay --stage scorer         after the cause is mended"
+    )]
     Dlq(Dlq),
     /// Check that every shot is accounted for
     #[command(after_help = "\

@@ -83,8 +83,10 @@ impl Line {
         // Each page's process watches for itself: a later one does not take over from it.
         let name = format!("{}-{}", feed.name(), std::process::id());
         let consumer = self.log.consumer(&name, &feed.inputs());
-        let settings = RunnerSettings { start: castwatch_core::ports::Start::Tail(200), ..self.settings.runner() };
-        let runner = Runner::new(feed, consumer, Arc::clone(&self.log), Forgetful, settings, self.stop.clone());
+        let settings =
+            RunnerSettings { start: castwatch_core::ports::Start::Tail(200), ..self.settings.runner() };
+        let runner =
+            Runner::new(feed, consumer, Arc::clone(&self.log), Forgetful, settings, self.stop.clone());
         self.statuses.push((StageName::Console, runner.status()));
         self.running.spawn(async move { (StageName::Console, runner.run().await) });
     }
@@ -92,7 +94,8 @@ impl Line {
     fn start<S: Stage + 'static>(&mut self, name: StageName, stage: S) {
         let consumer = self.log.consumer(stage.name(), &stage.inputs());
         let (publisher, snapshots) = (Arc::clone(&self.log), Arc::clone(&self.log));
-        let runner = Runner::new(stage, consumer, publisher, snapshots, self.settings.runner(), self.stop.clone());
+        let runner =
+            Runner::new(stage, consumer, publisher, snapshots, self.settings.runner(), self.stop.clone());
         self.statuses.push((name, runner.status()));
         self.running.spawn(async move { (name, runner.run().await) });
     }
@@ -194,7 +197,11 @@ fn chart_settings(charts: &config::Charts) -> ChartSettings {
         config::Format::Svg => Format::Svg,
         config::Format::Png => Format::Png,
     };
-    ChartSettings { language, formats: charts.formats.iter().map(format).collect(), ..ChartSettings::default() }
+    ChartSettings {
+        language,
+        formats: charts.formats.iter().map(format).collect(),
+        ..ChartSettings::default()
+    }
 }
 
 /// Opens the channels of the settings.

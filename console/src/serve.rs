@@ -16,7 +16,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// The console would be open to the network, and it has no sign-in yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} can be reached from the network and the console has no sign-in yet: listen on 127.0.0.1, or say that it is wanted"
+    "{0} can be reached from the network and the console has no sign-in yet: listen on 127.0.0.1, or set `listen_open = true`"
 )]
 pub struct NotLoopback(pub SocketAddr);
 

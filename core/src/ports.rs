@@ -191,7 +191,12 @@ pub trait Snapshots: Send + Sync {
 pub struct Forgetful;
 
 impl Snapshots for Forgetful {
-    async fn take(&self, _: &str, _: &Partition, _: Generation) -> Result<(Token, Option<Snapshot>), PortError> {
+    async fn take(
+        &self,
+        _: &str,
+        _: &Partition,
+        _: Generation,
+    ) -> Result<(Token, Option<Snapshot>), PortError> {
         Ok((Token(String::new()), None))
     }
 

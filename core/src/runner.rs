@@ -19,7 +19,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::backoff::{Backoff, Patience};
 use crate::event::{Event, Message, Outgoing, Partition, Position};
-use crate::ports::{Consumer, Delivery, Generation, PortError, Publisher, Snapshot, Snapshots, Start, Tally, Token};
+use crate::ports::{
+    Consumer, Delivery, Generation, PortError, Publisher, Snapshot, Snapshots, Start, Tally, Token,
+};
 use crate::stage::{Handler, Outbox, Stage, StateError, Stop};
 
 /// How a runner behaves.
@@ -202,7 +204,9 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                     }
                     self.take(delivery).await?;
                 }
-                Err(PortError::Fenced { .. }) => return Err(RunnerError::TakenOver { stage: self.stage.name() }),
+                Err(PortError::Fenced { .. }) => {
+                    return Err(RunnerError::TakenOver { stage: self.stage.name() });
+                }
                 Err(error) => {
                     self.troubled(&error);
                     if !self.pause(&mut outage).await {

@@ -13,8 +13,8 @@ use castwatch_core::ports::{Generation, Snapshot, Start, Tally, Token};
 use castwatch_core::runner::{Status, dlq};
 use castwatch_core::stage::StateError;
 use castwatch_core::{
-    Consumer, Delivery, Handler, Outbox, Outcome, Partition, PortError, Position, Publisher, Runner, RunnerError,
-    RunnerSettings, Snapshots, Stage, Stop, Topic,
+    Consumer, Delivery, Handler, Outbox, Outcome, Partition, PortError, Position, Publisher, Runner,
+    RunnerError, RunnerSettings, Snapshots, Stage, Stop, Topic,
 };
 use tokio::sync::watch;
 
@@ -114,7 +114,8 @@ impl World {
     /// Runs the stage until everything was read, or it ended by itself.
     async fn run(&self, settings: RunnerSettings) -> (Result<(), RunnerError>, Status) {
         let (stop, stopped) = watch::channel(false);
-        let runner = Runner::new(Echo(self.clone()), self.clone(), self.clone(), self.clone(), settings, stopped);
+        let runner =
+            Runner::new(Echo(self.clone()), self.clone(), self.clone(), self.clone(), settings, stopped);
         let status = runner.status();
         let mut running = tokio::spawn(runner.run());
         let ended = tokio::time::timeout(Duration::from_secs(600), &mut running).await;
@@ -209,7 +210,12 @@ impl Publisher for World {
 }
 
 impl Snapshots for World {
-    async fn take(&self, _: &str, _: &Partition, _: Generation) -> Result<(Token, Option<Snapshot>), PortError> {
+    async fn take(
+        &self,
+        _: &str,
+        _: &Partition,
+        _: Generation,
+    ) -> Result<(Token, Option<Snapshot>), PortError> {
         Ok((Token("1".into()), self.lock().saved.clone()))
     }
 
@@ -258,7 +264,11 @@ async fn a_row_of_dead_letters_is_an_outage() {
     assert!(matches!(error, RunnerError::TooManyRefused { count: 3, position: Position(10), .. }), "{error}");
     assert!(error.to_string().contains("castwatch dlq list"));
     let saved = world.lock().saved.clone().unwrap();
-    assert_eq!((saved.position, saved.tally.dead_letters), (Position(11), 5), "what was set aside is not set aside again");
+    assert_eq!(
+        (saved.position, saved.tally.dead_letters),
+        (Position(11), 5),
+        "what was set aside is not set aside again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,7 +299,8 @@ async fn a_broker_that_is_away_is_not_ready_and_then_recovers() {
     let world = World::with(&["a"]);
     world.lock().reads_failing = 40;
     let (stop, stopped) = watch::channel(false);
-    let runner = Runner::new(Echo(world.clone()), world.clone(), world.clone(), world.clone(), settings(), stopped);
+    let runner =
+        Runner::new(Echo(world.clone()), world.clone(), world.clone(), world.clone(), settings(), stopped);
     let status = runner.status();
     let running = tokio::spawn(runner.run());
     tokio::time::sleep(Duration::from_millis(30)).await;
@@ -336,12 +347,15 @@ async fn a_publish_that_is_refused_for_good_and_a_damaged_state_end_the_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revoked_partition_is_saved_before_it_is_let_go_and_a_lost_one_is_not() {
-    for (news, saved) in [(Delivery::Revoked(vec![partition()]), true), (Delivery::Lost(vec![partition()]), false)] {
+    for (news, saved) in
+        [(Delivery::Revoked(vec![partition()]), true), (Delivery::Lost(vec![partition()]), false)]
+    {
         let world = World::with(&["a", "b"]);
         world.lock().batch = 1;
         let slow = RunnerSettings { save_every: Duration::from_secs(3600), ..settings() };
         let (stop, stopped) = watch::channel(false);
-        let runner = Runner::new(Echo(world.clone()), world.clone(), world.clone(), world.clone(), slow, stopped);
+        let runner =
+            Runner::new(Echo(world.clone()), world.clone(), world.clone(), world.clone(), slow, stopped);
         let running = tokio::spawn(runner.run());
         tokio::time::sleep(Duration::from_millis(50)).await;
         world.lock().news.push_back(news);

@@ -156,7 +156,7 @@ fn rows<'a>(
                 reading: spec.name.clone(),
                 name: spec.words.clone(),
                 unit: spec.unit.clone(),
-                value: came(spec, defect).filter(|v| measured(spec, *v)),
+                value: came(spec, defect).filter(|v| spec.accepts(*v)),
                 usual: *usual,
                 contribution: 0.0,
             },
@@ -192,11 +192,6 @@ fn rows<'a>(
 /// The reading as the machine sent it.
 fn came(spec: &ReadingSpec, defect: &Defect) -> Option<f64> {
     defect.readings.get(&spec.name).flatten()
-}
-
-/// Whether a value is a measurement, and no code or nonsense.
-fn measured(spec: &ReadingSpec, value: f64) -> bool {
-    (spec.plausible.0..=spec.plausible.1).contains(&value) && !spec.no_sensor.contains(&value)
 }
 
 /// The sentence on the cause, without the notes.

@@ -120,11 +120,11 @@ impl Layout {
                 specs.push(FeatureSpec { name: name.into(), of: None, words });
             }
         };
-        context(gap, "shot_gap", "직전 숏과의 간격", "time since the last shot", Origin::ShotGap);
+        context(gap, "shot_gap", "직전 샷과의 간격", "time since the last shot", Origin::ShotGap);
         context(
             restart,
             "shots_since_restart",
-            "재가동 후 숏 수",
+            "재가동 후 샷 수",
             "shots since the restart",
             Origin::ShotsSinceRestart,
         );

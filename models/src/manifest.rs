@@ -96,7 +96,8 @@ pub struct ReadingSpec {
 
 impl ReadingSpec {
     /// Whether a value is a measurement: plausible and no code for "no sensor".
-    pub(crate) fn accepts(&self, value: f64) -> bool {
+    #[must_use]
+    pub fn accepts(&self, value: f64) -> bool {
         (self.plausible.0..=self.plausible.1).contains(&value) && !self.no_sensor.contains(&value)
     }
 

@@ -92,15 +92,17 @@ impl PartitionState {
         for _ in 0..reader.len()? {
             let name = reader.text()?;
             let count = reader.len()?;
-            let seen = (0..count).map(|_| reader.array().map(u64::from_le_bytes)).collect::<Result<_, _>>()?;
+            let seen =
+                (0..count).map(|_| reader.array().map(u64::from_le_bytes)).collect::<Result<_, _>>()?;
             let mut machine = Machine { seen, dies: BTreeMap::new() };
             for _ in 0..reader.len()? {
                 let die = reader.text()?;
-                let history = DieHistory::from_bytes(reader.bytes()?).map_err(|source| StateBytesError::History {
-                    machine: name.clone(),
-                    die: die.clone(),
-                    source: source.into(),
-                })?;
+                let history =
+                    DieHistory::from_bytes(reader.bytes()?).map_err(|source| StateBytesError::History {
+                        machine: name.clone(),
+                        die: die.clone(),
+                        source: source.into(),
+                    })?;
                 machine.dies.insert(die, history);
             }
             state.machines.insert(name, machine);

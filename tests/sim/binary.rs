@@ -84,7 +84,8 @@ impl Drop for Running {
 
 /// The folder of real shots, or `None` after saying that they are not there.
 pub fn real_data() -> Option<PathBuf> {
-    let dir = std::env::var_os("CASTWATCH_TEST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let dir =
+        std::env::var_os("CASTWATCH_TEST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
     if dir.join("casting_process_train.csv.gz").is_file() {
         return Some(dir);
     }

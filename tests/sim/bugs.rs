@@ -103,7 +103,9 @@ impl<H: Handler> Handler for WrongHandler<H> {
             Some(Bug::PastAFailure) => {
                 let outcome = self.handler.handle(messages, out).await;
                 match outcome.stop {
-                    Some(Stop::Retry(_)) if outcome.done + 1 == messages.len() => Outcome::all(messages.len()),
+                    Some(Stop::Retry(_)) if outcome.done + 1 == messages.len() => {
+                        Outcome::all(messages.len())
+                    }
                     stop => Outcome { done: outcome.done, stop },
                 }
             }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use castwatch_core::event::{Outgoing, Partition, Position, Topic};
 use castwatch_core::payload::{Alert, Explanation};
 use castwatch_core::ports::{
-    Claim, Consumer, Delivery, Generation, Objects, PortError, Publisher, RecordPage, RecordQuery, Records, Snapshot, Snapshots,
-    Start, Stored, Token,
+    Claim, Consumer, Delivery, Generation, Objects, PortError, Publisher, RecordPage, RecordQuery, Records,
+    Snapshot, Snapshots, Start, Stored, Token,
 };
 use castwatch_notifier::{SendError, Sender};
 use rand::Rng;
@@ -244,7 +244,8 @@ impl Records for Ports {
 }
 
 fn list(state: &State, query: &RecordQuery) -> RecordPage {
-    let cursor = |r: &Explanation| format!("{:020}~{}", r.score.ended_at.instant().as_millisecond(), r.score.shot);
+    let cursor =
+        |r: &Explanation| format!("{:020}~{}", r.score.ended_at.instant().as_millisecond(), r.score.shot);
     let mut records: Vec<&Explanation> = state
         .records
         .values()
@@ -253,13 +254,16 @@ fn list(state: &State, query: &RecordQuery) -> RecordPage {
         .filter(|r| query.before.as_ref().is_none_or(|b| cursor(r) < *b))
         .collect();
     records.sort_by_key(|r| std::cmp::Reverse(cursor(r)));
-    let next = (records.len() > query.limit).then(|| records.get(query.limit - 1).map(|r| cursor(r))).flatten();
+    let next =
+        (records.len() > query.limit).then(|| records.get(query.limit - 1).map(|r| cursor(r))).flatten();
     RecordPage { records: records.into_iter().take(query.limit).cloned().collect(), next }
 }
 
 /// Keys are relative paths that stay below their root.
 fn checked(key: &str) -> Result<(), PortError> {
-    let wrong = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(|c: char| c == '\\' || c.is_control());
+    let wrong = |part: &str| {
+        part.is_empty() || part == "." || part == ".." || part.contains(|c: char| c == '\\' || c.is_control())
+    };
     if key.len() > 1024 || key.split('/').any(wrong) {
         return Err(PortError::refused(format!("object {key}"), "not a key"));
     }
@@ -270,16 +274,16 @@ impl Objects for Ports {
     async fn put(&self, key: &str, _content_type: &str, bytes: Bytes) -> Result<(), PortError> {
         checked(key)?;
         self.call("put an object", |state, extent| {
-                if extent == Extent::Half {
-                    return Ok(());
-                }
-                let there = state.objects.insert(key.to_owned(), bytes.clone());
-                if there.is_some_and(|there| there != bytes) && key.starts_with("charts/") {
-                    state.broken.insert(format!("two different charts at {key}"));
-                }
-                Ok(())
-            })
-            .await
+            if extent == Extent::Half {
+                return Ok(());
+            }
+            let there = state.objects.insert(key.to_owned(), bytes.clone());
+            if there.is_some_and(|there| there != bytes) && key.starts_with("charts/") {
+                state.broken.insert(format!("two different charts at {key}"));
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {

@@ -169,8 +169,12 @@ impl<'c> Driver<'c> {
         let handle = match stage {
             "scorer" => spawn(Wrong { stage: Scorer::new(bundle), bug }, ports, settings, stop),
             "explainer" => {
-                let explainer =
-                    Explainer::new(bundle, ports.clone(), ports.clone(), ChartSettings { formats: vec![Format::Svg], ..ChartSettings::default() });
+                let explainer = Explainer::new(
+                    bundle,
+                    ports.clone(),
+                    ports.clone(),
+                    ChartSettings { formats: vec![Format::Svg], ..ChartSettings::default() },
+                );
                 spawn(Wrong { stage: explainer, bug }, ports, settings, stop)
             }
             _ => match Notifier::new(ports.clone(), vec![ports.clone()]) {
@@ -238,7 +242,8 @@ impl<'c> Driver<'c> {
         self.moves_left -= 1;
         let owned = state.owners.len().max(1);
         let at = state.rng.random_range(0..owned);
-        let Some(((stage, partition), owner)) = state.owners.iter().nth(at).map(|(k, v)| (k.clone(), *v)) else {
+        let Some(((stage, partition), owner)) = state.owners.iter().nth(at).map(|(k, v)| (k.clone(), *v))
+        else {
             return;
         };
         let to = (owner.number + 1) % MEMBERS;
@@ -270,7 +275,10 @@ impl<'c> Driver<'c> {
         let state = self.world.lock();
         self.inputs.iter().all(|(stage, topics)| {
             topics.iter().flat_map(|t| state.partitions_of(t)).all(|p| {
-                let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|kept| kept.snapshot.as_ref());
+                let saved = state
+                    .snapshots
+                    .get(&((*stage).to_owned(), p.clone()))
+                    .and_then(|kept| kept.snapshot.as_ref());
                 // The explainer's state is the charts it owes.
                 let owes = *stage == "explainer" && saved.is_some_and(|s| !s.state.is_empty());
                 !owes && state.end(&p) == saved.map_or(Default::default(), |s| s.position)
@@ -283,7 +291,10 @@ impl<'c> Driver<'c> {
         let mut at = Vec::new();
         for (stage, topics) in &self.inputs {
             for p in topics.iter().flat_map(|t| state.partitions_of(t)) {
-                let saved = state.snapshots.get(&((*stage).to_owned(), p.clone())).and_then(|kept| kept.snapshot.as_ref());
+                let saved = state
+                    .snapshots
+                    .get(&((*stage).to_owned(), p.clone()))
+                    .and_then(|kept| kept.snapshot.as_ref());
                 let owes = saved.map_or(0, |s| s.state.len());
                 let saved = saved.map_or(0, |s| s.position.0);
                 let owner = state.owners.get(&(*stage, p.clone()));
@@ -365,7 +376,11 @@ fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds: &mut Deed
     let shots: BTreeSet<String> = input.good.iter().map(|id| format!("score:{id}")).collect();
     promise("the reference scores every shot", scored == shots, &(scored.len(), shots.len()));
     promise("one score a shot", scores.keys().eq(want.scores.keys()), &difference(&scores, &want.scores));
-    promise("scores do not depend on what went wrong", scores == want.scores, &unequal(&scores, &want.scores));
+    promise(
+        "scores do not depend on what went wrong",
+        scores == want.scores,
+        &unequal(&scores, &want.scores),
+    );
     let defects = by_id(state, &Topic::DEFECTS, &mut promise);
     promise("one defect event a defect", defects == want.defects, &difference(&defects, &want.defects));
 
@@ -373,7 +388,8 @@ fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds: &mut Deed
     let ids: BTreeSet<&str> = want.defects.keys().filter_map(|id| id.strip_prefix("defect:")).collect();
     let explanations = by_id(state, &Topic::EXPLANATIONS, &mut promise);
     let alerts = by_id(state, &Topic::ALERTS, &mut promise);
-    let explained: BTreeSet<&str> = explanations.keys().filter_map(|id| id.strip_prefix("explanation:")).collect();
+    let explained: BTreeSet<&str> =
+        explanations.keys().filter_map(|id| id.strip_prefix("explanation:")).collect();
     let alerted: BTreeSet<&str> = alerts.keys().filter_map(|id| id.strip_prefix("alert:")).collect();
     let recorded: BTreeSet<&str> = state.records.keys().map(String::as_str).collect();
     let told: BTreeSet<&str> = state.inbox.iter().filter_map(|(id, _)| id.strip_prefix("alert:")).collect();
@@ -386,8 +402,12 @@ fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds: &mut Deed
         promise("an alert told again is the same alert", *told_bytes.entry(id).or_insert(bytes) == bytes, id);
     }
     promise("claims are settled", state.claims.values().all(|settled| *settled), &state.claims);
-    let charts: BTreeSet<String> =
-        state.records.values().filter_map(|r| r.chart.clone()).filter(|key| state.objects.contains_key(key)).collect();
+    let charts: BTreeSet<String> = state
+        .records
+        .values()
+        .filter_map(|r| r.chart.clone())
+        .filter(|key| state.objects.contains_key(key))
+        .collect();
     promise("one chart a defect", charts.len() == ids.len(), &(charts.len(), ids.len()));
     promise("no other charts", state.objects.keys().all(|k| charts.contains(k)), &state.objects.len());
 
@@ -419,7 +439,11 @@ fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds: &mut Deed
 
     if calm {
         let messages = |topic: &Topic| state.messages(topic).count();
-        promise("without faults nothing is written twice", messages(&Topic::SCORES) == scores.len(), &scores.len());
+        promise(
+            "without faults nothing is written twice",
+            messages(&Topic::SCORES) == scores.len(),
+            &scores.len(),
+        );
         promise("without faults nothing is told twice", state.inbox.len() == ids.len(), &state.inbox.len());
     }
     deeds.shots = input.good.len();
@@ -492,4 +516,3 @@ fn unequal(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) -> Vec<
         .map(|(x, y)| (String::from_utf8_lossy(x).into_owned(), String::from_utf8_lossy(y).into_owned()))
         .collect()
 }
-

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use castwatch_core::Shot;
 use castwatch_core::event::{Position, Topic};
 use castwatch_core::ports::{Objects, RecordQuery, Records, Tally};
-use castwatch_core::Shot;
 use castwatch_platform::{Embedded, Folder, Inspector};
 use serde::Serialize;
 
@@ -77,7 +77,8 @@ const STAGES: [(&str, Topic); 3] =
 /// # Errors
 /// When the folder holds no log, or it can't be read.
 pub async fn audit(data: &Path, charts: &Folder) -> Result<Report> {
-    let inspector = Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+    let inspector =
+        Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     let mut problems = Vec::new();
     let stages = stages(&inspector, &mut problems)?;
     let mut log = count_log(&inspector)?;
@@ -190,7 +191,11 @@ async fn count_records(embedded: &Embedded, charts: &Folder, log: &mut LogBooks)
 pub fn table(report: &Report) -> String {
     use std::fmt::Write as _;
     let mut out = String::new();
-    let _ = writeln!(out, "{:<10} {:>10} {:>10} {:>11} {:>13} {:>9}", "stage", "taken", "done", "duplicates", "dead letters", "waiting");
+    let _ = writeln!(
+        out,
+        "{:<10} {:>10} {:>10} {:>11} {:>13} {:>9}",
+        "stage", "taken", "done", "duplicates", "dead letters", "waiting"
+    );
     for s in &report.stages {
         let _ = writeln!(
             out,
@@ -202,7 +207,17 @@ pub fn table(report: &Report) -> String {
     let _ = writeln!(
         out,
         "\n{} messages: {} shots, {} unreadable, the rest sent twice\n{} scores ({} written again) · {} defects · {} explanations · {} records · {} charts · {} alerts · {} dead letters",
-        l.shot_messages, l.shots, l.unreadable, l.scores, l.scores_again, l.defects, l.explanations, l.records, l.charts, l.alerts, l.dead_letters
+        l.shot_messages,
+        l.shots,
+        l.unreadable,
+        l.scores,
+        l.scores_again,
+        l.defects,
+        l.explanations,
+        l.records,
+        l.charts,
+        l.alerts,
+        l.dead_letters
     );
     if report.balanced {
         let _ = writeln!(out, "\nThe books balance.");

@@ -64,7 +64,7 @@ pub fn run(args: Demo) -> Result<bool> {
         settings.data = std::env::temp_dir().join(format!("castwatch-demo-{}", std::process::id()));
     }
     castwatch_platform::telemetry::init("warn", false).context("starting the log")?;
-    castwatch_console::check_address(args.listen, false)?;
+    castwatch_console::check_address(args.listen, settings.listen_open)?;
     let data = settings.data.clone();
     let outcome = runtime()?.block_on(async {
         let shutdown = Shutdown::on_signals()?;
@@ -87,7 +87,13 @@ pub fn run(args: Demo) -> Result<bool> {
     Ok(balanced)
 }
 
-async fn play(args: &Demo, line: &mut Line, shutdown: &Shutdown, bundle: String, data: &Path) -> Result<Outcome> {
+async fn play(
+    args: &Demo,
+    line: &mut Line,
+    shutdown: &Shutdown,
+    bundle: String,
+    data: &Path,
+) -> Result<Outcome> {
     let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
         format!("listening on {}; give another address with --listen, such as 127.0.0.1:0", args.listen)
     })?;
@@ -108,9 +114,13 @@ async fn play(args: &Demo, line: &mut Line, shutdown: &Shutdown, bundle: String,
     };
     let router = castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
     let ending = shutdown.clone();
-    let pages = tokio::spawn(castwatch_console::serve(listener, router, feed, async move { ending.wait().await }));
+    let pages =
+        tokio::spawn(castwatch_console::serve(listener, router, feed, async move { ending.wait().await }));
     eprintln!("castwatch demo: {} machines, {} shots a second; the page is {page}", args.machines, args.rate);
-    eprintln!("{}", args.duration.map_or("Ctrl-C ends it.".into(), |d| format!("It ends after {d:?}, or with Ctrl-C.")));
+    eprintln!(
+        "{}",
+        args.duration.map_or("Ctrl-C ends it.".into(), |d| format!("It ends after {d:?}, or with Ctrl-C."))
+    );
 
     let began = Instant::now();
     let sent = Arc::new(AtomicU64::new(0));
@@ -184,7 +194,9 @@ async fn cast(args: &Demo, log: Arc<Embedded>, sent: Arc<AtomicU64>) -> Result<(
 
 fn latency(inspector: &Inspector) -> Result<Latency> {
     let waits = inspector.latencies(&Topic::SHOTS, &Topic::ALERTS)?;
-    let at = |part: f64| waits.get(((waits.len() as f64 * part) as usize).min(waits.len().saturating_sub(1))).copied();
+    let at = |part: f64| {
+        waits.get(((waits.len() as f64 * part) as usize).min(waits.len().saturating_sub(1))).copied()
+    };
     Ok(Latency { alerts: waits.len(), p50: at(0.5), p99: at(0.99), max: waits.last().copied() })
 }
 
@@ -193,10 +205,19 @@ fn tell(outcome: &Outcome, kept: bool) -> Result<()> {
     writeln!(screen, "\n{}", books::table(&outcome.books))?;
     let l = &outcome.latency_ms;
     if let (Some(p50), Some(p99), Some(max)) = (l.p50, l.p99, l.max) {
-        writeln!(screen, "From shot to alert: p50 {p50} ms, p99 {p99} ms, longest {max} ms, over {} alerts.", l.alerts)?;
+        writeln!(
+            screen,
+            "From shot to alert: p50 {p50} ms, p99 {p99} ms, longest {max} ms, over {} alerts.",
+            l.alerts
+        )?;
     }
     if kept {
-        writeln!(screen, "Kept in {}; `castwatch books --data {}` counts again.", outcome.data.display(), outcome.data.display())?;
+        writeln!(
+            screen,
+            "Kept in {}; `castwatch books --data {}` counts again.",
+            outcome.data.display(),
+            outcome.data.display()
+        )?;
     } else {
         writeln!(screen, "Nothing was kept; `--data DIR` keeps the log, the records and the charts.")?;
     }

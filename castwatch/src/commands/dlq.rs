@@ -32,7 +32,8 @@ pub struct Letter {
 /// # Errors
 /// When there is no log, or it can't be read.
 pub fn letters(data: &Path, stage: Option<&str>, limit: usize) -> Result<Vec<(Partition, Message)>> {
-    let inspector = Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+    let inspector =
+        Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     let mut found = Vec::new();
     for topic in inspector.topics()?.into_iter().filter(|t| t.as_str().ends_with(".dlq")) {
         for extent in inspector.ends(&topic)? {
@@ -76,12 +77,14 @@ pub fn describe(partition: &Partition, message: &Message) -> Letter {
 /// # Errors
 /// When the text is no place, or nothing lies there.
 pub fn at(data: &Path, place: &str) -> Result<(Partition, Message)> {
-    let wrong = || format!("`{place}` is not a place such as shots.dlq/2@17, as `castwatch dlq list` prints it");
+    let wrong =
+        || format!("`{place}` is not a place such as shots.dlq/2@17, as `castwatch dlq list` prints it");
     let (partition, position) = place.rsplit_once('@').with_context(wrong)?;
     let (topic, index) = partition.rsplit_once('/').with_context(wrong)?;
     let position = Position(position.parse().with_context(wrong)?);
     let partition = Partition::new(Topic::named(topic), index.parse().with_context(wrong)?);
-    let inspector = Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+    let inspector =
+        Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     match inspector.scan(&partition, position, 1)?.into_iter().next() {
         Some(message) if message.position == position => Ok((partition, message)),
         _ => bail!("nothing lies at {place}; `castwatch dlq list` shows what there is"),

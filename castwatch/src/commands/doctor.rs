@@ -35,7 +35,10 @@ pub fn run(args: &Doctor) -> Result<bool> {
             note("bundle", bundle(args, settings.bundle.as_deref()));
             note("log", log(&settings.data));
             note("charts", charts(&settings.data));
-            note("channels", line::channels(&settings.channels()).map(|c| format!("{} can be opened", c.len())));
+            note(
+                "channels",
+                line::channels(&settings.channels()).map(|c| format!("{} can be opened", c.len())),
+            );
             note("page", page(settings.listen));
         }
     }
@@ -53,7 +56,12 @@ pub fn run(args: &Doctor) -> Result<bool> {
 
 fn bundle(args: &Doctor, set: Option<&std::path::Path>) -> Result<String> {
     let bundle = line::bundle(&bundle_dir(args.bundle.as_deref().or(set))?)?;
-    Ok(format!("{} {}, {} features, golden values agree", bundle.name(), bundle.digest(), bundle.features().len()))
+    Ok(format!(
+        "{} {}, {} features, golden values agree",
+        bundle.name(),
+        bundle.digest(),
+        bundle.features().len()
+    ))
 }
 
 fn log(data: &std::path::Path) -> Result<String> {

@@ -54,7 +54,11 @@ pub fn run(args: Ingest) -> Result<()> {
         return out(&summary);
     }
     let mut screen = std::io::stdout().lock();
-    writeln!(screen, "{} rows: {} shots published, {} refused", summary.rows, summary.published, summary.refused)?;
+    writeln!(
+        screen,
+        "{} rows: {} shots published, {} refused",
+        summary.rows, summary.published, summary.refused
+    )?;
     for reason in &summary.reasons {
         writeln!(screen, "  refused: {reason}")?;
     }
@@ -119,7 +123,8 @@ pub fn simulate(args: &Simulate) -> Result<()> {
     let totals = if args.out.as_os_str() == "-" {
         castwatch_ingest::simulator::write_table(simulator, args.shots, &mut std::io::stdout().lock())?
     } else {
-        let file = std::fs::File::create(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
+        let file =
+            std::fs::File::create(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
         let mut file = BufWriter::new(file);
         let totals = castwatch_ingest::simulator::write_table(simulator, args.shots, &mut file)?;
         file.flush().with_context(|| format!("writing {}", args.out.display()))?;

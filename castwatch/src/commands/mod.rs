@@ -62,7 +62,11 @@ fn dead_letters(args: Dlq) -> Result<()> {
             }
             let mut screen = std::io::stdout().lock();
             for l in &letters {
-                writeln!(screen, "{:<20} {:<10} {:>8} B  {}  from {}", l.place, l.stage, l.bytes, l.error, l.from)?;
+                writeln!(
+                    screen,
+                    "{:<20} {:<10} {:>8} B  {}  from {}",
+                    l.place, l.stage, l.bytes, l.error, l.from
+                )?;
             }
             writeln!(screen, "{} dead letters", letters.len())?;
         }
@@ -75,7 +79,11 @@ fn dead_letters(args: Dlq) -> Result<()> {
                 return out(&serde_json::json!({ "letter": letter, "data": data }));
             }
             let mut screen = std::io::stdout().lock();
-            writeln!(screen, "{}\nset aside by {} because: {}\nfrom {}, key {:?}\n", letter.place, letter.stage, letter.error, letter.from, letter.key)?;
+            writeln!(
+                screen,
+                "{}\nset aside by {} because: {}\nfrom {}, key {:?}\n",
+                letter.place, letter.stage, letter.error, letter.from, letter.key
+            )?;
             writeln!(screen, "{data}")?;
         }
         Dlq::Replay(args) => {
@@ -89,7 +97,11 @@ fn dead_letters(args: Dlq) -> Result<()> {
                 return out(&done);
             }
             let mut screen = std::io::stdout().lock();
-            writeln!(screen, "{} put back, {} had been put back before", done.replayed, done.replayed_before)?;
+            writeln!(
+                screen,
+                "{} put back, {} had been put back before",
+                done.replayed, done.replayed_before
+            )?;
             if done.rows_of_files > 0 {
                 writeln!(
                     screen,
@@ -150,7 +162,8 @@ pub fn progress(what: impl Display) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}: {human_pos} rows, {per_sec}, {elapsed}") {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}: {human_pos} rows, {per_sec}, {elapsed}")
+    {
         bar.set_style(style);
     }
     bar.set_message(what.to_string());

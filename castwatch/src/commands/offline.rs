@@ -50,7 +50,11 @@ enum Judged {
 }
 
 /// Judges every row of a table in order and hands each on.
-fn walk(table: &cli::Table, bundle: &Arc<Bundle>, mut each: impl FnMut(Judged) -> Result<bool>) -> Result<()> {
+fn walk(
+    table: &cli::Table,
+    bundle: &Arc<Bundle>,
+    mut each: impl FnMut(Judged) -> Result<bool>,
+) -> Result<()> {
     let plant = Plant::load(&table.plant)?;
     let mut judge = Judge::fresh(Arc::clone(bundle));
     let bar = progress(table.file.display());
@@ -188,20 +192,33 @@ fn tell(explanation: &Explanation, lang: Lang) -> Result<()> {
     for a in explanation.attributions.iter().take(12) {
         let value = a.value.map_or_else(|| "-".into(), |v| format!("{v:.1}"));
         let usual = a.usual.map_or_else(String::new, |u| format!("{:.1} ± {:.1}", u.centre, u.spread));
-        writeln!(screen, "{:+8.3}  {:>9} {:<6} {usual:<18} {}", a.contribution, value, a.unit, lang.of(&a.name))?;
+        writeln!(
+            screen,
+            "{:+8.3}  {:>9} {:<6} {usual:<18} {}",
+            a.contribution,
+            value,
+            a.unit,
+            lang.of(&a.name)
+        )?;
     }
     let margin = score.margin.unwrap_or_default();
-    writeln!(screen, "{:+8.3}  base\n{margin:+8.3}  log-odds, probability {:.3}", explanation.base, score.probability.unwrap_or_default())?;
+    writeln!(
+        screen,
+        "{:+8.3}  base\n{margin:+8.3}  log-odds, probability {:.3}",
+        explanation.base,
+        score.probability.unwrap_or_default()
+    )?;
     Ok(())
 }
 
 /// `castwatch features`.
 pub fn features(args: &cli::Features) -> Result<()> {
     let dir = bundle_dir(args.bundle.as_deref())?;
-    let bundle = Arc::new(Bundle::draft(&dir).with_context(|| format!("loading the bundle {}", dir.display()))?);
+    let bundle =
+        Arc::new(Bundle::draft(&dir).with_context(|| format!("loading the bundle {}", dir.display()))?);
     let full = if args.attributions { Some(crate::line::bundle(&dir)?) } else { None };
     let plant = Plant::load(&args.table.plant)?;
-    let mut writer = super::table::Writer::create(&args.out, &bundle, args.attributions)?;
+    let mut writer = super::table::Writer::create(&args.out, &bundle, full.as_deref())?;
     let mut judge = Judge::fresh(Arc::clone(&bundle));
     let mut summary = Summary { bundle: bundle.digest().into(), ..Summary::default() };
     let bar = progress(args.table.file.display());
@@ -255,5 +272,9 @@ pub fn create(path: &Path) -> Result<BufWriter<File>> {
 
 /// A text as a CSV cell.
 fn cell(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }

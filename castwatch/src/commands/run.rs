@@ -17,7 +17,8 @@ const REPORT: Duration = Duration::from_secs(5);
 /// Runs the stages; returns when they were told to stop, or with the first error of one.
 pub fn run(args: Run) -> Result<()> {
     let settings = settings(&args.common)?;
-    castwatch_platform::telemetry::init(&settings.log.filter, settings.log.json).context("starting the log")?;
+    castwatch_platform::telemetry::init(&settings.log.filter, settings.log.json)
+        .context("starting the log")?;
     runtime()?.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         let bundle = line::bundle(&bundle_dir(args.bundle.as_deref().or(settings.bundle.as_deref()))?)?;
@@ -36,9 +37,9 @@ pub fn run(args: Run) -> Result<()> {
                 StageName::Notifier => line.notifier(line::channels(&channels)?)?,
                 StageName::Console => {
                     castwatch_console::check_address(listen, open)?;
-                    let listener = tokio::net::TcpListener::bind(listen)
-                        .await
-                        .with_context(|| format!("listening on {listen}; choose another address with --listen"))?;
+                    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
+                        format!("listening on {listen}; choose another address with --listen")
+                    })?;
                     eprintln!("castwatch: the page is http://{}/", listener.local_addr()?);
                     let feed = Feed::new(FeedSettings::default());
                     line.feed(feed.clone());
@@ -52,9 +53,15 @@ pub fn run(args: Run) -> Result<()> {
                 [] => Ok(()),
                 troubles => Err(troubles.join("; ")),
             };
-            let router = castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
+            let router =
+                castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
             let ending = shutdown.clone();
-            tokio::spawn(castwatch_console::serve(listener, router, feed, async move { ending.wait().await }));
+            tokio::spawn(castwatch_console::serve(
+                listener,
+                router,
+                feed,
+                async move { ending.wait().await },
+            ));
         }
         work(&mut line, &shutdown, args.drain).await
     })

@@ -2,7 +2,8 @@
 //!
 //! Columns: `row`, `machine`, `die`, `cycle`, `ended_at`, `try_shot`, `label` (absent where the
 //! plant file has none), `scorable`, then the bundle's features by name (32-bit floats, NaN where
-//! missing), and with attributions `base` and `shap:<feature>` (64-bit, log-odds).
+//! missing), and with attributions `base` and `shap:<input>` (64-bit, log-odds) for every input of the
+//! trees: the features, and the latent values and the anomaly where the trees take them.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -48,13 +49,14 @@ struct Columns {
 }
 
 impl Writer {
-    /// A new file for the features of `bundle`; `.parquet` or `.csv`.
-    pub fn create(path: &Path, bundle: &Bundle, attributions: bool) -> Result<Self> {
+    /// A new file for the features of `bundle`, with the attributions of `model` if there is one;
+    /// `.parquet` or `.csv`.
+    pub fn create(path: &Path, bundle: &Bundle, model: Option<&Bundle>) -> Result<Self> {
         let features: Vec<String> = bundle.features().iter().map(|f| f.name.clone()).collect();
         let mut shap = Vec::new();
-        if attributions {
+        if let Some(model) = model {
             shap.push("base".to_owned());
-            shap.extend(features.iter().map(|f| format!("shap:{f}")));
+            shap.extend(model.inputs().iter().map(|input| format!("shap:{input}")));
         }
         let sink = match path.extension().and_then(|e| e.to_str()) {
             Some("parquet") => {
@@ -110,7 +112,9 @@ impl Writer {
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
         match self.sink {
-            Sink::Parquet(writer) => drop(writer.into_inner()?.into_inner().context("writing the last bytes")?),
+            Sink::Parquet(writer) => {
+                drop(writer.into_inner()?.into_inner().context("writing the last bytes")?)
+            }
             Sink::Csv(mut file) => file.flush()?,
         }
         Ok(())

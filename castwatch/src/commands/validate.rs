@@ -27,7 +27,8 @@ pub fn run(args: &Validate) -> Result<bool> {
     }
     let mut checked = Vec::new();
     let mut note = |file: String, kind, outcome: Result<(), String>| {
-        let mistakes: Vec<String> = outcome.err().map(|m| m.lines().map(str::to_owned).collect()).unwrap_or_default();
+        let mistakes: Vec<String> =
+            outcome.err().map(|m| m.lines().map(str::to_owned).collect()).unwrap_or_default();
         checked.push(Checked { file, kind, sound: mistakes.is_empty(), mistakes });
     };
     for file in &args.plant {
@@ -37,7 +38,11 @@ pub fn run(args: &Validate) -> Result<bool> {
         note(dir.display().to_string(), "bundle", Bundle::load(dir).map(drop).map_err(|e| chain(&e)));
     }
     if let Some(file) = &args.config {
-        note(file.display().to_string(), "settings", Settings::load(Some(file)).map(drop).map_err(|e| chain(&e)));
+        note(
+            file.display().to_string(),
+            "settings",
+            Settings::load(Some(file)).map(drop).map_err(|e| chain(&e)),
+        );
     }
     let sound = checked.iter().all(|c| c.sound);
     if args.json {

@@ -20,7 +20,8 @@ fuzz_target!(|input: (u8, u16, Vec<u8>)| {
     let (which, at, bytes) = input;
     let sound = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bundles/default");
     let folder = tempfile::tempdir().expect("a folder");
-    let mut names: Vec<_> = fs::read_dir(&sound).expect("the default bundle").flatten().map(|e| e.file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(&sound).expect("the default bundle").flatten().map(|e| e.file_name()).collect();
     names.sort();
     for name in &names {
         fs::copy(sound.join(name), folder.path().join(name)).expect("a copy");
