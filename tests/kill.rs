@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use castwatch_core::ports::Publisher;
+use castwatch_ingest::simulator::Kind;
 use castwatch_ingest::{SimSettings, Simulator};
 use castwatch_platform::Embedded;
 use castwatch_sim::binary::{Running, json, parse, root, run, succeed};
@@ -45,8 +46,7 @@ fn books_balance_after_fifty_kills() {
             for (number, message) in Simulator::new(plant).enumerate() {
                 let mut event = message.outgoing().unwrap();
                 // Other machines than those of the history.
-                if let Some((shot, _)) = message.shot() {
-                    let mut shot = shot.clone();
+                if let Kind::Shot { mut shot, .. } | Kind::Again(mut shot) = message.kind {
                     shot.machine = format!("LIVE-{}", shot.machine);
                     event.key.clone_from(&shot.machine);
                     event.event = castwatch_core::Event::of_shot(&shot, "/test/plant").unwrap();
@@ -101,6 +101,10 @@ fn books_balance_after_fifty_kills() {
     assert_eq!(books["balanced"], true, "{books:#}");
     assert_eq!(books["log"]["shots"].as_u64(), Some(live + 20_000), "every shot is there");
     assert_eq!(books["log"]["dead_letters"], books["log"]["unreadable"], "what can't be read is kept");
+    assert!(
+        books["log"]["scores_again"].as_u64() > Some(0),
+        "no kill came between a publish and its save: too calm"
+    );
     let defects = books["log"]["defects"].as_u64().unwrap();
     assert!(defects > 100, "{defects} defects are too few to say anything");
     let told: Vec<String> = std::fs::read_to_string(&alerts)

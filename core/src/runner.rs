@@ -133,6 +133,7 @@ struct Owned<H> {
     position: Position,
     tally: Tally,
     unsaved: bool,
+    saved_at: Instant,
 }
 
 /// How a batch ended.
@@ -141,6 +142,8 @@ enum Flow {
     Done,
     /// Given up: take the partition anew from its snapshot.
     Reopen,
+    /// Somebody else owns the partition by now.
+    Lost,
     /// Shutting down in the middle; `true` when the state fits what was published.
     Stopping(bool),
 }
@@ -269,7 +272,15 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                             })?;
                             info!(stage, %partition, %position, state_bytes = state.len(), "partition opened");
                             self.status.lock().partitions.insert(partition.clone(), (position, tally));
-                            let owned = Owned { handler, generation, token, position, tally, unsaved: false };
+                            let owned = Owned {
+                                handler,
+                                generation,
+                                token,
+                                position,
+                                tally,
+                                unsaved: false,
+                                saved_at: Instant::now(),
+                            };
                             self.owned.insert(partition.clone(), owned);
                             self.recovered();
                             return Ok(());
@@ -330,7 +341,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 drop(owned);
                 self.open(partition, generation).await?;
             }
-            Flow::Stopping(false) => self.close(partition),
+            Flow::Stopping(false) | Flow::Lost => self.close(partition),
         }
         Ok(())
     }
@@ -347,9 +358,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         while let Some(first) = rest.first() {
             let mut out = Outbox::default();
             let outcome = owned.handler.handle(rest, &mut out).await;
-            debug_assert!(
-                outcome.done <= rest.len() && (outcome.stop.is_some() || outcome.done == rest.len())
-            );
+            debug_assert!(outcome.done <= rest.len() && (outcome.stop.is_some() || outcome.done > 0));
             let known = out.duplicates();
             let mut events = out.into_events();
             let mut finished = outcome.done;
@@ -380,8 +389,14 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 });
             }
             rest = rest.get(finished..).unwrap_or_default();
+            if owned.saved_at.elapsed() >= self.settings.save_every
+                && !self.save_owned(partition, owned).await?
+            {
+                return Ok(Flow::Lost);
+            }
             match outcome.stop {
-                None => break,
+                None if *self.shutdown.borrow() => return Ok(Flow::Stopping(true)),
+                None => {}
                 Some(Stop::Refuse(source)) => {
                     self.refused_in_a_row += 1;
                     if self.refused_in_a_row >= self.settings.max_refused_in_a_row {
@@ -455,6 +470,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         partition: &Partition,
         owned: &mut Owned<S::Handler>,
     ) -> Result<bool, RunnerError> {
+        owned.saved_at = Instant::now();
         if !owned.unsaved {
             return Ok(true);
         }

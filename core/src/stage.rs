@@ -41,7 +41,9 @@ pub struct StateError(#[from] pub Source);
 /// Handles the messages of one partition in order.
 pub trait Handler: Send {
     /// Handles as many of `messages` as it can, in order: effects are done when it returns,
-    /// events for publishing are in `out`.
+    /// events for publishing are in `out`. A handler whose effects take long returns after a part
+    /// of them ([`Outcome::part`]), so that what it has is published without delay; the runner
+    /// comes again with the rest.
     fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> impl Future<Output = Outcome> + Send;
 
     /// Sees to what earlier messages left over and no message waits for, such as a chart that
@@ -63,7 +65,7 @@ pub trait Handler: Send {
 pub struct Outcome {
     /// So many of the messages are finished.
     pub done: usize,
-    /// Why it did not go on, if it did not finish them all.
+    /// What kept it from going on, if anything did.
     pub stop: Option<Stop>,
 }
 
@@ -71,6 +73,11 @@ impl Outcome {
     /// All `n` messages are finished.
     pub const fn all(n: usize) -> Self {
         Self { done: n, stop: None }
+    }
+
+    /// The first `done` messages are finished, at least one of them; the others are for the next call.
+    pub const fn part(done: usize) -> Self {
+        Self { done, stop: None }
     }
 
     /// Stopped at message `done` because of `stop`.

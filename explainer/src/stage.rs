@@ -6,9 +6,10 @@
 //! short while; the chart is owed, which is part of the stage's state, and drawn again from the
 //! record when the store is back.
 //!
-//! The order for each defect is chart, record, event: who sees the record normally finds the
-//! chart. All three may be done again: the key is the same, a record that is there stays as it is,
-//! and the event has the same id.
+//! The order for each defect is record, charts, event: who is told by the event normally finds
+//! both. All of them may be done again: a record that is there stays as it is and says that the
+//! charts are likely there too, so that a replay draws only what is missing; keys and the event's
+//! id are the same.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use castwatch_core::backoff::{Backoff, Patience};
 use castwatch_core::event::hex;
 use castwatch_core::payload::{Defect, Explanation, Payload, Score};
+use castwatch_core::ports::Stored;
 use castwatch_core::runner::chain;
 use castwatch_core::stage::StateError;
 use castwatch_core::{
@@ -26,12 +28,16 @@ use castwatch_core::{
 use castwatch_models::Bundle;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::explain::explain;
 use crate::{Lang, chart};
 
 /// The stage's name.
 const NAME: &str = "explainer";
+/// So long the explainer works before it hands over what it has: in a burst of defects the first
+/// alert must not wait for the last chart.
+const AT_ONCE: Duration = Duration::from_millis(20);
 /// The longest escaped name in a key; folders and most file systems take 255 bytes.
 const LONGEST: usize = 200;
 
@@ -188,12 +194,16 @@ pub struct ExplainHandler<R, O> {
 
 impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
+        let began = Instant::now();
         let seed = messages.first().map_or(0, |m| m.position.0);
         let mut store = Store { backoff: Backoff::new(self.shared.settings.patience, seed), silent: false };
         for (done, message) in messages.iter().enumerate() {
             match self.shared.handle(message, &mut store, out).await {
                 Ok(owed) => self.owed.extend(owed),
                 Err(stop) => return Outcome::stopped(done, stop),
+            }
+            if began.elapsed() >= AT_ONCE {
+                return Outcome::part(done + 1);
             }
         }
         Outcome::all(messages.len())
@@ -239,9 +249,13 @@ impl<R: Records, O: Objects> Shared<R, O> {
         let defect = Defect::read(message).map_err(|e| Stop::Refuse(e.into()))?;
         let mut explanation = explain(&self.bundle, &defect).map_err(|e| Stop::Refuse(e.into()))?;
         explanation.chart = self.settings.formats.first().map(|f| chart_key(&explanation.score, *f));
+        let replay = self.records.put(&explanation).await? == Stored::Already;
         let mut owed = Vec::new();
         for format in &self.settings.formats {
             let key = chart_key(&explanation.score, *format);
+            if replay && matches!(self.objects.get(&key).await, Ok(Some(_))) {
+                continue;
+            }
             match self.keep(&key, &explanation, *format, store).await {
                 Ok(()) => {}
                 Err(error @ PortError::Refused { .. }) => {
@@ -257,7 +271,6 @@ impl<R: Records, O: Objects> Shared<R, O> {
                 }
             }
         }
-        self.records.put(&explanation).await?;
         out.push(NAME, &message.event, &explanation).map_err(|e| Stop::Refuse(e.into()))?;
         Ok(owed)
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use castwatch_core::payload::{Alert, Explanation, Payload};
@@ -11,12 +12,15 @@ use castwatch_core::ports::Claim;
 use castwatch_core::stage::StateError;
 use castwatch_core::{Handler, Message, Outbox, Outcome, Partition, PortError, Records, Stage, Stop, Topic};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::sender::{SendError, Sender};
 use crate::text;
 
 /// The stage's name.
 const NAME: &str = "notifier";
+/// So long the notifier works before it hands over what it has told.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// So many alerts are remembered to tell a message that came twice from one that is taken again.
 /// What comes twice comes close together: as far as a stage before this one goes back.
 const REMEMBERED: usize = 1024;
@@ -121,9 +125,13 @@ impl<R, S> fmt::Debug for AlertHandler<R, S> {
 
 impl<R: Records, S: Sender> Handler for AlertHandler<R, S> {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
+        let began = Instant::now();
         for (done, message) in messages.iter().enumerate() {
             if let Err(stop) = self.handle_one(message, out).await {
                 return Outcome::stopped(done, stop);
+            }
+            if began.elapsed() >= AT_ONCE {
+                return Outcome::part(done + 1);
             }
         }
         Outcome::all(messages.len())
