@@ -23,8 +23,17 @@ fn books_balance_after_fifty_kills() {
     let data_arg = data.to_str().unwrap();
     let alerts = folder.path().join("alerts.jsonl");
     let config = folder.path().join("castwatch.toml");
-    std::fs::write(&config, format!("[[channel]]\nkind = \"file\"\npath = {:?}\n", alerts.to_str().unwrap()))
-        .unwrap();
+    // Progress is saved often enough that a process that lives for half a second saves some.
+    let settings = format!(
+        "[runner]
+save_every_ms = 100
+[[channel]]
+kind = \"file\"
+path = {:?}
+",
+        alerts.to_str().unwrap()
+    );
+    std::fs::write(&config, settings).unwrap();
     let config = config.to_str().unwrap();
 
     // A second plant's history comes by `castwatch ingest`, which is killed as well.
