@@ -43,16 +43,17 @@ pub enum TimeError {
 }
 
 impl EndedAt {
-    /// A time from an instant and the offset it is to be shown with.
+    /// A time from an instant and the offset it is to be shown with, which is kept to the minute:
+    /// RFC 3339 has no more, and what is shown must read back as the same instant.
     ///
     /// # Errors
     /// [`TimeError::Range`] outside 2000 to 2099.
     pub fn new(instant: Timestamp, offset: Offset) -> Result<Self, TimeError> {
-        if (EARLIEST..LATEST).contains(&instant.as_second()) {
-            Ok(Self { instant, offset })
-        } else {
-            Err(TimeError::Range { text: instant.to_string() })
+        if !(EARLIEST..LATEST).contains(&instant.as_second()) {
+            return Err(TimeError::Range { text: instant.to_string() });
         }
+        let minutes = offset.seconds() / 60;
+        Ok(Self { instant, offset: Offset::from_seconds(minutes * 60).unwrap_or(offset) })
     }
 
     /// Reads RFC 3339 with an offset.
@@ -60,10 +61,12 @@ impl EndedAt {
     /// # Errors
     /// [`TimeError`] when the text is something else or the year cannot be.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
-        let pieces = jiff::fmt::temporal::DateTimeParser::new();
-        let instant: Timestamp =
-            pieces.parse_timestamp(text).map_err(|source| TimeError::Format { text: clip(text), source })?;
-        Self::new(instant, offset_of(text))
+        let parser = jiff::fmt::temporal::DateTimeParser::new();
+        let format = |source| TimeError::Format { text: clip(text), source };
+        let instant = parser.parse_timestamp(text).map_err(format)?;
+        // The parser also takes offsets such as +0900 and +09: it must be asked what it read.
+        let offset = parser.parse_pieces(text).map_err(format)?.to_numeric_offset();
+        Self::new(instant, offset.unwrap_or(Offset::UTC))
     }
 
     /// The instant.
@@ -85,28 +88,23 @@ impl EndedAt {
     }
 }
 
-/// The offset written at the end of an RFC 3339 text; `Z` or anything unreadable is UTC.
-fn offset_of(text: &str) -> Offset {
-    let tail = text.len().checked_sub(6).and_then(|at| text.get(at..));
-    let Some(tail) = tail else { return Offset::UTC };
-    let (sign, rest) = match tail.split_at_checked(1) {
-        Some(("+", rest)) => (1, rest),
-        Some(("-", rest)) => (-1, rest),
-        _ => return Offset::UTC,
-    };
-    let Some((hours, minutes)) = rest.split_once(':') else { return Offset::UTC };
-    match (hours.parse::<i32>(), minutes.parse::<i32>()) {
-        (Ok(h), Ok(m)) => Offset::from_seconds(sign * (h * 3600 + m * 60)).unwrap_or(Offset::UTC),
-        _ => Offset::UTC,
+/// A piece of a foreign text that is fit for one line of a message: short, and with its control
+/// characters escaped, so that it can neither break the line nor command a terminal.
+#[must_use]
+pub fn clip(text: &str) -> String {
+    let mut clipped = String::with_capacity(text.len().min(64));
+    for (at, c) in text.chars().enumerate() {
+        if at == 60 {
+            clipped.push_str("...");
+            break;
+        }
+        if c.is_control() {
+            clipped.extend(c.escape_default());
+        } else {
+            clipped.push(c);
+        }
     }
-}
-
-/// A piece of a foreign text short enough for an error message.
-pub(crate) fn clip(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text.to_owned(),
-    }
+    clipped
 }
 
 impl fmt::Display for EndedAt {
@@ -141,6 +139,34 @@ mod tests {
             EndedAt::parse("2026-01-15T07:45:06.250Z").unwrap().to_string(),
             "2026-01-15T07:45:06.25+00:00"
         );
+    }
+
+    #[test]
+    fn every_way_to_write_an_offset_keeps_it() {
+        for (text, shown) in [
+            ("2026-01-15T16:45:06+0900", "2026-01-15T16:45:06+09:00"),
+            ("2026-01-15T16:45:06+09", "2026-01-15T16:45:06+09:00"),
+            ("2026-01-15T16:45:06+09:00[Asia/Seoul]", "2026-01-15T16:45:06+09:00"),
+            ("2026-01-15 16:45:06.5+09:00", "2026-01-15T16:45:06.5+09:00"),
+            ("2026-01-15T03:15:06-03:30", "2026-01-15T03:15:06-03:30"),
+            ("2026-01-15T07:45:06z", "2026-01-15T07:45:06+00:00"),
+            ("2026-01-15T07:45:06-00:00", "2026-01-15T07:45:06+00:00"),
+            ("2026-01-15T16:45:06+09:00:30", "2026-01-15T16:44:36+09:00"),
+        ] {
+            let at = EndedAt::parse(text).unwrap();
+            assert_eq!(at.to_string(), shown, "{text}");
+            assert_eq!(EndedAt::parse(shown).unwrap(), at, "{text}");
+        }
+    }
+
+    #[test]
+    fn foreign_text_stays_in_its_line() {
+        assert_eq!(clip("주조기 3"), "주조기 3");
+        assert_eq!(clip("a\n\u{1b}[31m\0\u{9b}b"), r"a\n\u{1b}[31m\u{0}\u{9b}b");
+        assert_eq!(clip(&"\r".repeat(60)), r"\r".repeat(60));
+        assert_eq!(clip(&"x".repeat(61)), format!("{}...", "x".repeat(60)));
+        let error = EndedAt::parse("2026\u{7}").unwrap_err().to_string();
+        assert!(error.contains(r"`2026\u{7}`"), "{error}");
     }
 
     #[test]
