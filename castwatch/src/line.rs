@@ -214,8 +214,10 @@ pub fn channels(settings: &[ChannelSettings]) -> Result<Vec<Channel>> {
 
 fn channel(settings: &ChannelSettings) -> Result<Channel> {
     let channel = match &settings.kind {
-        ChannelKind::Console => Ok(Channel::Console(Console::new(std::io::stdout()))),
-        ChannelKind::File { path } => File::open(path).map(Channel::File).map_err(anyhow::Error::from),
+        ChannelKind::Console => Ok(Channel::Console(Console::new(&settings.name, std::io::stdout()))),
+        ChannelKind::File { path } => {
+            File::open(&settings.name, path).map(Channel::File).map_err(anyhow::Error::from)
+        }
         ChannelKind::Webhook { url, secrets, timeout } => webhook(&settings.name, url, secrets, *timeout),
     };
     channel.with_context(|| format!("opening the channel `{}`", settings.name))

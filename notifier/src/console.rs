@@ -1,10 +1,12 @@
 //! The channel of a terminal: one line an alert, Korean first.
 //!
 //! **A line is written whole or the send fails.** A terminal does not remember what it showed, so
-//! an alert in doubt is shown again.
+//! an alert in doubt is shown again. A terminal that is gone ([`io::ErrorKind::BrokenPipe`]) never
+//! comes back: it is said once in the log, and from then on this channel takes alerts and shows
+//! them to nobody, rather than keep them from the other channels.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use castwatch_core::payload::Alert;
@@ -14,25 +16,27 @@ use crate::text::one_line;
 
 /// Writes alerts to a terminal.
 pub struct Console {
-    writer: Mutex<Box<dyn Write + Send>>,
+    name: String,
+    /// None once the terminal is gone.
+    writer: Mutex<Option<Box<dyn Write + Send>>>,
 }
 
 impl Console {
     /// A channel that writes to `writer`, such as standard error.
-    pub fn new(writer: impl Write + Send + 'static) -> Self {
-        Self { writer: Mutex::new(Box::new(writer)) }
+    pub fn new(name: impl Into<String>, writer: impl Write + Send + 'static) -> Self {
+        Self { name: name.into(), writer: Mutex::new(Some(Box::new(writer))) }
     }
 }
 
 impl fmt::Debug for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Console").finish_non_exhaustive()
+        f.debug_struct("Console").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl Sender for Console {
     fn name(&self) -> &str {
-        "console"
+        &self.name
     }
 
     fn idempotent(&self) -> bool {
@@ -42,7 +46,19 @@ impl Sender for Console {
     async fn send(&self, alert: &Alert) -> Result<(), SendError> {
         let line = line(alert);
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.write_all(line.as_bytes()).and_then(|()| writer.flush()).map_err(SendError::transient)
+        let Some(terminal) = writer.as_mut() else { return Ok(()) };
+        match terminal.write_all(line.as_bytes()).and_then(|()| terminal.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                tracing::warn!(
+                    channel = self.name,
+                    alert = alert.id,
+                    "the terminal is gone; nothing is shown there any more"
+                );
+                *writer = None;
+                Ok(())
+            }
+            written => written.map_err(SendError::transient),
+        }
     }
 }
 
@@ -56,6 +72,7 @@ fn line(alert: &Alert) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::stage::tests::explanation;
@@ -72,11 +89,13 @@ mod tests {
         }
     }
 
-    struct Closed;
+    /// A terminal that takes nothing, and how often it was asked.
+    struct Failing(io::ErrorKind, Arc<AtomicUsize>);
 
-    impl Write for Closed {
+    impl Write for Failing {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Err(self.0.into())
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
@@ -88,7 +107,7 @@ mod tests {
         let shared = Shared::default();
         let mut explanation = explanation("DCM-03", 258);
         explanation.summary.ko.push_str("\u{1b}[2J");
-        Console::new(shared.clone()).send(&crate::alert(&explanation, &[])).await.unwrap();
+        Console::new("console", shared.clone()).send(&crate::alert(&explanation, &[])).await.unwrap();
         let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,
@@ -98,8 +117,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_terminal_is_an_outage_not_a_bad_alert() {
-        let error = Console::new(Closed).send(&crate::alert(&explanation("m", 1), &[])).await.unwrap_err();
-        assert!(matches!(error, SendError::Transient(_)));
+    async fn a_terminal_that_fails_is_an_outage_and_one_that_is_gone_is_not() {
+        let (alert, asked) = (crate::alert(&explanation("m", 1), &[]), Arc::<AtomicUsize>::default());
+        let full = Console::new("wall", Failing(io::ErrorKind::StorageFull, Arc::clone(&asked)));
+        for _ in 0..2 {
+            assert!(matches!(full.send(&alert).await, Err(SendError::Transient(_))));
+        }
+        assert_eq!((full.name(), asked.swap(0, Ordering::SeqCst)), ("wall", 2));
+        let gone = Console::new("wall", Failing(io::ErrorKind::BrokenPipe, Arc::clone(&asked)));
+        for _ in 0..3 {
+            gone.send(&alert).await.unwrap();
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "what is gone is not asked again");
     }
 }

@@ -17,6 +17,7 @@ use crate::sender::{SendError, Sender};
 /// Appends alerts to a file.
 #[derive(Debug)]
 pub struct File {
+    name: String,
     lines: Arc<Mutex<Lines>>,
 }
 
@@ -66,11 +67,11 @@ struct Id {
 }
 
 impl File {
-    /// Opens the file or makes it, reads the ids that stand in it and repairs a torn last line.
+    /// Opens the file or makes it for the channel `name`, reads the ids that stand in it and repairs a torn last line.
     ///
     /// # Errors
     /// [`FileError`]; a file that holds other things than alerts is left as it is.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
+    pub fn open(name: impl Into<String>, path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         let failed = |source| FileError::Io { path: path.to_owned(), source };
         let mut file = OpenOptions::new()
@@ -87,7 +88,8 @@ impl File {
         let (end, ids) = read(path, &file)?;
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(failed)?;
         file.sync_all().and_then(|()| sync_folder(path)).map_err(failed)?;
-        Ok(Self { lines: Arc::new(Mutex::new(Lines { file, end, torn: false, ids })) })
+        let lines = Lines { file, end, torn: false, ids };
+        Ok(Self { name: name.into(), lines: Arc::new(Mutex::new(lines)) })
     }
 }
 
@@ -147,7 +149,7 @@ impl Lines {
 
 impl Sender for File {
     fn name(&self) -> &str {
-        "file"
+        &self.name
     }
 
     fn idempotent(&self) -> bool {
@@ -185,13 +187,13 @@ mod tests {
     async fn writes_each_alert_once_also_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("alerts.jsonl");
-        let file = File::open(&path).unwrap();
+        let file = File::open("file", &path).unwrap();
         for cycle in [1, 2, 1] {
             file.send(&alert(cycle)).await.unwrap();
         }
-        assert!(matches!(File::open(&path), Err(FileError::Locked { .. })));
+        assert!(matches!(File::open("file", &path), Err(FileError::Locked { .. })));
         drop(file);
-        let file = File::open(&path).unwrap();
+        let file = File::open("file", &path).unwrap();
         for cycle in [2, 3] {
             file.send(&alert(cycle)).await.unwrap();
         }
@@ -206,12 +208,12 @@ mod tests {
         let (first, second) = (line(1), line(2));
         for cut in (0..second.len()).step_by(7).chain([second.len() - 1]) {
             fs::write(&path, [first.as_bytes(), &second.as_bytes()[..cut]].concat()).unwrap();
-            let file = File::open(&path).unwrap();
+            let file = File::open("file", &path).unwrap();
             file.send(&alert(2)).await.unwrap();
             assert_eq!(ids(&path), [1, 2], "cut at {cut}");
         }
         fs::write(&path, [first.as_bytes(), &[0; 40]].concat()).unwrap();
-        drop(File::open(&path).unwrap());
+        drop(File::open("file", &path).unwrap());
         assert_eq!(ids(&path), [1]);
     }
 
@@ -219,7 +221,7 @@ mod tests {
     async fn what_a_failed_write_left_is_cut_before_the_next_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("alerts.jsonl");
-        let file = File::open(&path).unwrap();
+        let file = File::open("file", &path).unwrap();
         file.send(&alert(1)).await.unwrap();
         {
             let mut lines = file.lines.lock().unwrap();
@@ -236,11 +238,11 @@ mod tests {
         let path = folder.path().join("notes.txt");
         for text in ["dear diary", "dear diary\n", "{\"id\":\"alert:x\"}\n{\"name\":1}\n"] {
             fs::write(&path, text).unwrap();
-            let error = File::open(&path).unwrap_err();
+            let error = File::open("file", &path).unwrap_err();
             assert!(matches!(error, FileError::Foreign { .. }), "{text}: {error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
-        let error = File::open(folder.path().join("no/such/folder")).unwrap_err();
+        let error = File::open("file", folder.path().join("no/such/folder")).unwrap_err();
         assert!(error.to_string().contains("no/such/folder can't be used for alerts"), "{error}");
     }
 }

@@ -8,6 +8,9 @@
 //!
 //! **No channel holds back another**: all channels of an alert are tried before its message is
 //! tried again or becomes a dead letter, and a channel that has told it is not asked again.
+//! *The limit*: there is one queue for all of them. While a channel is out, the others have told
+//! the alert at its head, and the alerts after it wait with it until the channel is back; only a
+//! terminal that is gone is given up.
 //!
 //! The event on the `alerts` topic is published each time its message is handled, with the same id
 //! and the same bytes: after a crash between settling and publishing nobody else would.

@@ -88,11 +88,12 @@ struct Scripted {
     idempotent: bool,
     told: Mutex<Vec<u64>>,
     failing: Mutex<VecDeque<SendError>>,
+    takes: Duration,
 }
 
 fn scripted(name: &'static str, failing: Vec<SendError>) -> Arc<Scripted> {
     let (told, failing) = (Mutex::default(), Mutex::new(failing.into()));
-    Arc::new(Scripted { name, idempotent: name != "console", told, failing })
+    Arc::new(Scripted { name, idempotent: name != "console", told, failing, takes: Duration::ZERO })
 }
 
 impl Sender for Arc<Scripted> {
@@ -106,6 +107,7 @@ impl Sender for Arc<Scripted> {
         if let Some(error) = self.failing.lock().unwrap().pop_front() {
             return Err(error);
         }
+        tokio::time::sleep(self.takes).await;
         self.told.lock().unwrap().push(alert.cycle);
         Ok(())
     }
@@ -201,6 +203,37 @@ async fn an_outage_stops_at_the_message_after_the_other_channels_were_told() {
     assert_eq!(handler.handle(&[message(1, 1), message(2, 2)], &mut out).await.done, 2);
     assert_eq!((hook.told(), console.told()), (vec![1, 2], vec![1, 2]));
     assert_eq!(out.duplicates(), 0);
+}
+
+#[tokio::test]
+async fn a_slow_channel_hands_over_each_alert_it_told() {
+    let slow = Scripted { takes: AT_ONCE, ..Arc::into_inner(scripted("webhook", vec![])).unwrap() };
+    let slow = Arc::new(slow);
+    let notifier = notifier(&Arc::default(), &[&slow]);
+    let mut handler = open(&notifier, &Bytes::new());
+    let messages: Vec<Message> = (1..=3).map(|i| message(i, i)).collect();
+    for done in 0..3 {
+        let mut out = Outbox::default();
+        let outcome = handler.handle(&messages[done..], &mut out).await;
+        assert!(outcome.done == 1 && outcome.stop.is_none());
+        assert_eq!((out.events().len(), slow.told().len()), (1, done + 1));
+    }
+}
+
+#[tokio::test]
+async fn two_files_tell_each_alert_under_their_own_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let files = ["line-1", "line-2"].map(|name| crate::File::open(name, path(name)).unwrap());
+    let notifier = Notifier::new(Arc::new(Claims::default()), files.into()).unwrap();
+    let mut handler = notifier.open(&Partition::new(Topic::EXPLANATIONS, 0), &Bytes::new()).unwrap();
+    let mut out = Outbox::default();
+    assert_eq!(handler.handle(&[message(1, 1), message(2, 2)], &mut out).await.done, 2);
+    let alert: Alert = serde_json::from_slice(&out.events()[0].event.data).unwrap();
+    assert_eq!(alert.channels, ["line-1", "line-2"]);
+    let told = ["line-1", "line-2"].map(|name| std::fs::read_to_string(path(name)).unwrap());
+    assert_eq!(told[0].lines().count(), 2);
+    assert_eq!(told[0], told[1]);
 }
 
 #[tokio::test]

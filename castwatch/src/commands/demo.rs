@@ -99,9 +99,9 @@ async fn play(
     })?;
     let page = format!("http://{}/", listener.local_addr()?);
     let feed = Feed::new(FeedSettings::default());
-    let mut channels = vec![Channel::File(File::open(data.join("alerts.jsonl"))?)];
+    let mut channels = vec![Channel::File(File::open("file", data.join("alerts.jsonl"))?)];
     if !args.common.json {
-        channels.push(Channel::Console(Console::new(std::io::stdout())));
+        channels.push(Channel::Console(Console::new("console", std::io::stdout())));
     }
     line.scorer();
     line.explainer();
