@@ -3,7 +3,8 @@
 //! **An event is shown once**: what was seen is remembered by id, so a replay changes nothing.
 //! **Nobody waits for a page**: a page that does not keep up loses its connection and resumes.
 //! A snapshot and the events after its cursor are the whole story, because both are taken under
-//! one lock.
+//! one lock. The feed only looks on: an event that it can't read is left out with a warning, and
+//! becomes no dead letter.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
@@ -12,8 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use castwatch_core::payload::{Alert, Explanation, Payload, Score};
+use castwatch_core::runner::chain;
 use castwatch_core::stage::StateError;
-use castwatch_core::{Handler, Message, Outbox, Outcome, Partition, Stage, Stop, Topic, Verdict};
+use castwatch_core::{Handler, Message, Outbox, Outcome, Partition, Stage, Topic, Verdict};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -331,11 +333,16 @@ impl FeedHandler {
 
 impl Handler for FeedHandler {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
-        for (done, message) in messages.iter().enumerate() {
+        for message in messages {
             match self.show(message) {
                 Ok(true) => {}
                 Ok(false) => out.duplicate(),
-                Err(error) => return Outcome::stopped(done, Stop::Refuse(error.into())),
+                Err(error) => tracing::warn!(
+                    topic = %self.topic,
+                    position = %message.position,
+                    error = chain(&error),
+                    "an event can't be shown"
+                ),
             }
         }
         Outcome::all(messages.len())

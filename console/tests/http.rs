@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use castwatch_console::{Feed, FeedSettings, check_address, router, serve};
 use castwatch_core::payload::Score;
-use castwatch_core::stage::{Handler as _, Outbox, Stage as _, Stop};
+use castwatch_core::stage::{Handler as _, Outbox, Stage as _};
 use castwatch_core::{Objects, Partition, Records, Topic, Verdict};
 use common::{Memory, alert, explanation, feed_one, message, score};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,13 +193,26 @@ async fn the_state_is_what_was_fed_and_what_came_twice_shows_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_score_is_refused() {
+async fn what_can_not_be_read_is_left_out_and_stops_nothing() {
+    let (feed, mut out) = (Feed::default(), Outbox::default());
+    for topic in [Topic::SCORES, Topic::EXPLANATIONS, Topic::ALERTS] {
+        let mut bad = message(&score("DCM-01", "8722", 1, Verdict::Ok, 0.1));
+        bad.event.data = Bytes::from_static(b"{}");
+        let mut handler = feed.open(&Partition::new(topic, 0), &Bytes::new()).unwrap();
+        let outcome = handler.handle(&vec![bad; 200], &mut out).await;
+        assert!(outcome.done == 200 && outcome.stop.is_none());
+    }
     let mut bad = message(&score("DCM-01", "8722", 1, Verdict::Ok, 0.1));
-    bad.event.data = Bytes::from_static(b"{}");
-    let mut handler = Feed::default().open(&Partition::new(Topic::SCORES, 0), &Bytes::new()).unwrap();
+    bad.event.data = Bytes::from_static(b"not json");
     let good = message(&score("DCM-01", "8722", 2, Verdict::Ok, 0.1));
-    let outcome = handler.handle(&[good, bad], &mut Outbox::default()).await;
-    assert!(matches!((outcome.done, outcome.stop), (1, Some(Stop::Refuse(_)))));
+    let mut handler = feed.open(&Partition::new(Topic::SCORES, 0), &Bytes::new()).unwrap();
+    assert_eq!(handler.handle(&[bad, good], &mut out).await.done, 2);
+    assert_eq!((out.events().len(), out.duplicates()), (0, 0));
+    let state: serde_json::Value = serde_json::from_slice(&feed.snapshot().unwrap()).unwrap();
+    assert_eq!(
+        (&state["totals"]["shots"], &state["machines"][0]["shots"][0]["cycle"]),
+        (&1.into(), &2.into())
+    );
 }
 
 #[tokio::test]
