@@ -106,7 +106,7 @@ pub struct Common {
 }
 
 /// `castwatch demo`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Demo {
     /// Settings that every command takes.
     #[command(flatten)]

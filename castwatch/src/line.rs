@@ -11,13 +11,14 @@ use anyhow::{Context, Result};
 use castwatch_console::Feed;
 use castwatch_core::ports::Forgetful;
 use castwatch_core::runner::{Status, chain};
-use castwatch_core::{Runner, RunnerError, RunnerSettings, Stage};
+use castwatch_core::{Runner, RunnerSettings, Stage};
 use castwatch_explainer::{ChartSettings, Explainer, Format, Lang};
 use castwatch_models::Bundle;
 use castwatch_notifier::{Channel, Console, File, Notifier, Secret, Webhook, WebhookSettings};
 use castwatch_platform::config::{self, ChannelKind, ChannelSettings, Settings};
 use castwatch_platform::{Embedded, Folder};
 use castwatch_scorer::Scorer;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -35,7 +36,7 @@ pub struct Line {
     settings: Settings,
     bundle: Arc<Bundle>,
     stop: watch::Receiver<bool>,
-    running: JoinSet<(StageName, Result<(), RunnerError>)>,
+    running: JoinSet<Result<()>>,
     statuses: Vec<(StageName, Status)>,
 }
 
@@ -88,7 +89,7 @@ impl Line {
         let runner =
             Runner::new(feed, consumer, Arc::clone(&self.log), Forgetful, settings, self.stop.clone());
         self.statuses.push((StageName::Console, runner.status()));
-        self.running.spawn(async move { (StageName::Console, runner.run().await) });
+        self.spawn("stage console", runner.run());
     }
 
     fn start<S: Stage + 'static>(&mut self, name: StageName, stage: S) {
@@ -97,30 +98,53 @@ impl Line {
         let runner =
             Runner::new(stage, consumer, publisher, snapshots, self.settings.runner(), self.stop.clone());
         self.statuses.push((name, runner.status()));
-        self.running.spawn(async move { (name, runner.run().await) });
+        self.spawn(name.as_str(), runner.run());
     }
 
-    /// What each stage is doing.
-    pub fn statuses(&self) -> Vec<(StageName, Status)> {
-        self.statuses.clone()
-    }
-
-    /// Waits for the next stage to end; `None` when none is left.
-    pub async fn ended(&mut self) -> Option<Result<()>> {
-        let (name, outcome) = match self.running.join_next().await? {
-            Ok(ended) => ended,
-            Err(error) => return Some(Err(error).context("a stage broke off")),
+    /// Serves the page until the line is to stop.
+    pub fn pages(&mut self, listener: TcpListener, feed: Feed) {
+        let statuses = self.statuses.clone();
+        let ready = move || match troubles(&statuses).as_slice() {
+            [] => Ok(()),
+            troubles => Err(troubles.join("; ")),
         };
-        Some(outcome.with_context(|| format!("stage {} stopped", name.as_str())))
+        let router =
+            castwatch_console::router(feed.clone(), Arc::clone(&self.log), self.charts.clone(), ready);
+        let mut stop = self.stop.clone();
+        let ending = async move {
+            // A sender that is gone means the same as one that says so.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        self.spawn("page", castwatch_console::serve(listener, router, feed, ending));
+    }
+
+    fn spawn<E>(&mut self, name: &str, work: impl Future<Output = Result<(), E>> + Send + 'static)
+    where
+        E: Into<anyhow::Error> + Send + 'static,
+    {
+        let name = name.to_owned();
+        self.running.spawn(async move {
+            let ended: Result<()> = work.await.map_err(Into::into);
+            ended.with_context(|| format!("{name} stopped"))
+        });
+    }
+
+    /// Waits for the next part of the line to end; `None` when none is left.
+    pub async fn ended(&mut self) -> Option<Result<()>> {
+        let ended = self.running.join_next().await?;
+        Some(ended.context("a part of the line broke off").flatten())
     }
 
     /// Waits until every stage that was started has taken everything that is in the log.
     ///
     /// # Errors
-    /// When the log can't be looked at.
-    pub async fn drained(&self, mut tick: impl FnMut(&[Waiting])) -> Result<()> {
+    /// When a stage ends instead, or the log can't be looked at.
+    pub async fn drained(&mut self, mut tick: impl FnMut(&[Waiting])) -> Result<()> {
         let inspector = self.log.inspector()?;
         loop {
+            while let Some(ended) = self.running.try_join_next() {
+                ended.context("a part of the line broke off").flatten()?;
+            }
             let waiting = self.waiting(&inspector)?;
             tick(&waiting);
             if waiting.iter().all(|w| w.left == 0) {
@@ -166,7 +190,7 @@ pub struct Waiting {
 }
 
 /// Why the line is not ready, stage by stage; nothing when it is.
-pub fn troubles(statuses: &[(StageName, Status)]) -> Vec<String> {
+fn troubles(statuses: &[(StageName, Status)]) -> Vec<String> {
     statuses
         .iter()
         .filter_map(|(name, status)| status.get().trouble.map(|t| format!("{}: {t}", name.as_str())))

@@ -198,10 +198,11 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
     /// [`RunnerError`] when going on would be wrong. What passes by itself is waited for instead.
     pub async fn run(mut self) -> Result<(), RunnerError> {
         let mut outage = Backoff::new(self.settings.patience, self.seed());
+        let mut away = false;
         while !*self.shutdown.borrow() {
             match self.consumer.next(self.settings.wait).await {
                 Ok(delivery) => {
-                    if outage.tries() > 0 {
+                    if std::mem::take(&mut away) {
                         outage = Backoff::new(self.settings.patience, self.seed());
                         self.recovered();
                     }
@@ -211,6 +212,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                     return Err(RunnerError::TakenOver { stage: self.stage.name() });
                 }
                 Err(error) => {
+                    away = true;
                     self.troubled(&error);
                     if !self.pause(&mut outage).await {
                         outage = Backoff::new(self.settings.patience, self.seed());
@@ -353,6 +355,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         owned: &mut Owned<S::Handler>,
         messages: &[Message],
     ) -> Result<Flow, RunnerError> {
+        let began = Instant::now();
         let mut rest = messages;
         let mut backoff = Backoff::new(self.settings.patience, self.seed());
         while let Some(first) = rest.first() {
@@ -383,7 +386,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 owned.unsaved = true;
                 owned.tally.add(&Tally {
                     taken: finished as u64,
-                    done: outcome.done as u64 - known,
+                    done: (outcome.done as u64).saturating_sub(known),
                     duplicates: known,
                     dead_letters: (finished - outcome.done) as u64,
                 });
@@ -393,6 +396,13 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 && !self.save_owned(partition, owned).await?
             {
                 return Ok(Flow::Lost);
+            }
+            if began.elapsed() >= self.settings.patience.budget && finished > 0 && !rest.is_empty() {
+                // A slow batch must not keep us from hearing of a revoke: the rest is read again.
+                return match self.consumer.start(partition, Start::At(owned.position)).await {
+                    Ok(()) => Ok(Flow::Done),
+                    Err(error) => self.passing(error).map(|()| Flow::Reopen),
+                };
             }
             match outcome.stop {
                 None if *self.shutdown.borrow() => return Ok(Flow::Stopping(true)),
@@ -482,6 +492,9 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             match self.snapshots.save(stage, partition, &owned.token, &snapshot).await {
                 Ok(()) => {
                     owned.unsaved = false;
+                    if backoff.tries() > 0 {
+                        self.recovered();
+                    }
                     return Ok(true);
                 }
                 Err(PortError::Fenced { .. }) => {

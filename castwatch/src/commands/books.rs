@@ -9,8 +9,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use castwatch_core::Shot;
-use castwatch_core::event::{Position, Topic};
+use castwatch_core::event::{Message, Topic};
 use castwatch_core::ports::{Objects, RecordQuery, Records, Tally};
+use castwatch_core::runner::dlq;
 use castwatch_platform::{Embedded, Folder, Inspector};
 use serde::Serialize;
 
@@ -81,24 +82,48 @@ pub async fn audit(data: &Path, charts: &Folder) -> Result<Report> {
         Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     let mut problems = Vec::new();
     let stages = stages(&inspector, &mut problems)?;
-    let mut log = count_log(&inspector)?;
+    let (mut log, sets) = count_log(&inspector)?;
     let embedded = Embedded::open(data)?;
-    count_records(&embedded, charts, &mut log).await?;
-    let scored = stages.iter().find(|s| s.stage == "scorer").map_or(0, |s| s.tally.done);
-    let aside = |topic: Topic| inspector.distinct_ids(&topic.dead_letters());
-    let (unexplained, untold) = (aside(Topic::DEFECTS)?, aside(Topic::EXPLANATIONS)?);
-    let mut agree = |what: &str, a: u64, b: u64, set_aside: u64| {
-        // What was set aside may be missing further on; after a replay it is there again.
-        if b > a || a - b > set_aside {
-            problems.push(format!("{what}: {a} and {b}, with {set_aside} set aside"));
+    let records = records(&embedded, charts, &mut log, &mut problems).await?;
+
+    let mut missing =
+        |what: &str, ids: &BTreeSet<String>, of: &BTreeSet<String>, aside: &BTreeSet<String>| {
+            let gone: Vec<&String> =
+                ids.iter().filter(|id| !of.contains(*id) && !aside.contains(*id)).collect();
+            if let Some(first) = gone.first() {
+                problems.push(format!("{} {what}, such as {first}", gone.len()));
+            }
+        };
+    let none = BTreeSet::new();
+    missing("shots have no score", &sets.shots, &sets.scores, &none);
+    missing("scores have no shot", &sets.scores, &sets.shots, &none);
+    missing("defects have no explanation", &sets.defects, &sets.explanations, &sets.unexplained);
+    missing("explanations have no defect", &sets.explanations, &sets.defects, &none);
+    missing("explanations have no record", &sets.explanations, &records, &none);
+    missing("records have no explanation", &records, &sets.explanations, &none);
+    missing("explanations have no alert", &sets.explanations, &sets.alerts, &sets.untold);
+    missing("alerts have no explanation", &sets.alerts, &sets.explanations, &none);
+
+    if let Some(scorer) = stages.iter().find(|s| s.stage == "scorer") {
+        let counted = scorer.tally.taken + scorer.waiting;
+        if counted != log.shot_messages {
+            problems
+                .push(format!("the scorer counts {counted} messages, the log holds {}", log.shot_messages));
         }
-    };
-    agree("distinct shots and scores differ", log.shots, log.scores, 0);
-    agree("the scorer's count and the scores differ", scored, log.scores, 0);
-    agree("defects and explanations differ", log.defects, log.explanations, unexplained);
-    agree("explanations and records differ", log.explanations, log.records, 0);
-    agree("records and charts differ", log.records, log.charts, 0);
-    agree("explanations and alerts differ", log.explanations, log.alerts, untold);
+        // A shot that comes again long after its first time is judged again, under the same id.
+        if !(log.scores..=log.scores + log.scores_again).contains(&scorer.tally.done) {
+            problems.push(format!(
+                "the scorer counts {} scores, the log holds {}",
+                scorer.tally.done, log.scores
+            ));
+        }
+        if scorer.waiting == 0 && log.unreadable != sets.unreadable {
+            problems.push(format!(
+                "{} messages can't be read, {} are kept as dead letters",
+                log.unreadable, sets.unreadable
+            ));
+        }
+    }
     Ok(Report { balanced: problems.is_empty(), problems, stages, log })
 }
 
@@ -126,65 +151,113 @@ fn stages(inspector: &Inspector, problems: &mut Vec<String>) -> Result<Vec<Stage
     Ok(books)
 }
 
-fn count_log(inspector: &Inspector) -> Result<LogBooks> {
-    let mut shots = BTreeSet::new();
-    let mut unreadable = 0;
-    let mut messages = 0;
-    for extent in inspector.ends(&Topic::SHOTS)? {
+/// The shots that each topic speaks of.
+#[derive(Default)]
+struct Sets {
+    shots: BTreeSet<String>,
+    scores: BTreeSet<String>,
+    defects: BTreeSet<String>,
+    explanations: BTreeSet<String>,
+    alerts: BTreeSet<String>,
+    /// Defects that the explainer set aside.
+    unexplained: BTreeSet<String>,
+    /// Explanations that the notifier set aside.
+    untold: BTreeSet<String>,
+    /// How many messages the scorer set aside.
+    unreadable: u64,
+}
+
+/// Walks every message of a topic.
+fn each(inspector: &Inspector, topic: &Topic, mut see: impl FnMut(Message)) -> Result<()> {
+    for extent in inspector.ends(topic)? {
         let mut at = extent.first;
         loop {
             let page = inspector.scan(&extent.partition, at, 1000)?;
             let Some(last) = page.last() else { break };
-            at = Position(last.position.0 + 1);
-            for message in page {
-                messages += 1;
-                match Shot::from_json(&message.event.data) {
-                    Ok(shot) => {
-                        shots.insert(shot.id());
-                    }
-                    Err(_) => unreadable += 1,
-                }
-            }
+            at = last.position.next();
+            page.into_iter().for_each(&mut see);
         }
     }
-    let mut dead_letters = 0;
-    for topic in inspector.topics()? {
-        if topic.as_str().ends_with(".dlq") {
-            dead_letters += inspector.distinct_ids(&topic)?;
-        }
-    }
-    let scores = inspector.distinct_ids(&Topic::SCORES)?;
-    Ok(LogBooks {
-        shot_messages: messages,
-        shots: shots.len() as u64,
-        unreadable,
-        scores,
-        scores_again: inspector.count(&Topic::SCORES)? - scores,
-        defects: inspector.distinct_ids(&Topic::DEFECTS)?,
-        explanations: inspector.distinct_ids(&Topic::EXPLANATIONS)?,
-        alerts: inspector.distinct_ids(&Topic::ALERTS)?,
-        dead_letters,
-        ..LogBooks::default()
-    })
+    Ok(())
 }
 
-async fn count_records(embedded: &Embedded, charts: &Folder, log: &mut LogBooks) -> Result<()> {
+/// The shots that a topic's events are about, of one stage's dead letters or of all events.
+fn subjects(inspector: &Inspector, topic: &Topic, stage: Option<&str>) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    each(inspector, topic, |message| {
+        if stage.is_none() || message.event.extension(dlq::STAGE) == stage {
+            found.insert(message.event.subject);
+        }
+    })?;
+    Ok(found)
+}
+
+fn count_log(inspector: &Inspector) -> Result<(LogBooks, Sets)> {
+    let mut sets = Sets::default();
+    let mut log = LogBooks::default();
+    each(inspector, &Topic::SHOTS, |message| {
+        log.shot_messages += 1;
+        match Shot::from_json(&message.event.data) {
+            Ok(shot) => drop(sets.shots.insert(shot.id().to_string())),
+            Err(_) => log.unreadable += 1,
+        }
+    })?;
+    let mut letters = BTreeSet::new();
+    each(inspector, &Topic::SHOTS.dead_letters(), |message| {
+        if message.event.extension(dlq::STAGE) == Some("scorer") {
+            letters.insert(message.event.id);
+        }
+    })?;
+    sets.unreadable = letters.len() as u64;
+    sets.scores = subjects(inspector, &Topic::SCORES, None)?;
+    sets.defects = subjects(inspector, &Topic::DEFECTS, None)?;
+    sets.explanations = subjects(inspector, &Topic::EXPLANATIONS, None)?;
+    sets.alerts = subjects(inspector, &Topic::ALERTS, None)?;
+    sets.unexplained = subjects(inspector, &Topic::DEFECTS.dead_letters(), Some("explainer"))?;
+    sets.untold = subjects(inspector, &Topic::EXPLANATIONS.dead_letters(), Some("notifier"))?;
+    for topic in inspector.topics()?.iter().filter(|t| t.as_str().ends_with(".dlq")) {
+        log.dead_letters += inspector.distinct_ids(topic)?;
+    }
+    log.shots = sets.shots.len() as u64;
+    log.scores = sets.scores.len() as u64;
+    log.scores_again = inspector.count(&Topic::SCORES)? - log.scores;
+    log.defects = sets.defects.len() as u64;
+    log.explanations = sets.explanations.len() as u64;
+    log.alerts = sets.alerts.len() as u64;
+    Ok((log, sets))
+}
+
+/// The shots that have a record; every chart that a record names must be there.
+async fn records(
+    embedded: &Embedded,
+    charts: &Folder,
+    log: &mut LogBooks,
+    problems: &mut Vec<String>,
+) -> Result<BTreeSet<String>> {
+    let mut shots = BTreeSet::new();
+    let mut lacking = 0;
     let mut query = RecordQuery { limit: 500, ..RecordQuery::default() };
     loop {
         let page = embedded.list(&query).await?;
         for record in page.records {
-            log.records += 1;
-            if let Some(key) = &record.chart
-                && charts.get(key).await?.is_some()
-            {
-                log.charts += 1;
+            if let Some(key) = &record.chart {
+                match charts.get(key).await? {
+                    Some(_) => log.charts += 1,
+                    None => lacking += 1,
+                }
             }
+            shots.insert(record.score.shot.to_string());
         }
         match page.next {
             Some(next) => query.before = Some(next),
-            None => return Ok(()),
+            None => break,
         }
     }
+    if lacking > 0 {
+        problems.push(format!("{lacking} records have no chart"));
+    }
+    log.records = shots.len() as u64;
+    Ok(shots)
 }
 
 /// The report as a supervisor of the line reads it.

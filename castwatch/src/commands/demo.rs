@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,7 +18,7 @@ use serde::Serialize;
 use super::books::{self, Report};
 use crate::cli::Demo;
 use crate::commands::{bundle_dir, out, runtime, settings};
-use crate::line::{self, Line, troubles};
+use crate::line::{self, Line};
 
 /// One message in so many is broken, so that dead letters are seen.
 const BROKEN: f64 = 0.005;
@@ -70,8 +69,10 @@ pub fn run(args: Demo) -> Result<bool> {
         let shutdown = Shutdown::on_signals()?;
         let bundle = line::bundle(&bundle_dir(args.bundle.as_deref())?)?;
         let digest = bundle.digest().to_owned();
-        let mut line = Line::open(settings, bundle, shutdown.watch())?;
-        play(&args, &mut line, &shutdown, digest, &data).await
+        // The line goes on after Ctrl-C until what is in the log is finished.
+        let stop = Shutdown::new();
+        let mut line = Line::open(settings, bundle, stop.watch())?;
+        play(args.clone(), &mut line, &shutdown, &stop, digest, &data).await
     });
     if !kept {
         // A folder of our own making, by process id; what can't be removed is only litter.
@@ -88,9 +89,10 @@ pub fn run(args: Demo) -> Result<bool> {
 }
 
 async fn play(
-    args: &Demo,
+    args: Demo,
     line: &mut Line,
     shutdown: &Shutdown,
+    stop: &Shutdown,
     bundle: String,
     data: &Path,
 ) -> Result<Outcome> {
@@ -107,15 +109,7 @@ async fn play(
     line.explainer();
     line.notifier(channels)?;
     line.feed(feed.clone());
-    let statuses = line.statuses();
-    let ready = move || match troubles(&statuses).as_slice() {
-        [] => Ok(()),
-        troubles => Err(troubles.join("; ")),
-    };
-    let router = castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
-    let ending = shutdown.clone();
-    let pages =
-        tokio::spawn(castwatch_console::serve(listener, router, feed, async move { ending.wait().await }));
+    line.pages(listener, feed);
     eprintln!("castwatch demo: {} machines, {} shots a second; the page is {page}", args.machines, args.rate);
     eprintln!(
         "{}",
@@ -123,35 +117,30 @@ async fn play(
     );
 
     let began = Instant::now();
-    let sent = Arc::new(AtomicU64::new(0));
-    let cast = cast(args, Arc::clone(&line.log), Arc::clone(&sent));
+    let over = args.duration;
+    let ending = Shutdown::new();
+    let mut cast = tokio::spawn(cast(args, Arc::clone(&line.log), ending.clone()));
     let over = async {
-        match args.duration {
+        match over {
             Some(time) => tokio::time::sleep(time).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        cast = cast => cast?,
+        cast = &mut cast => drop(cast??),
         () = over => {}
-        () = shutdown.wait() => {}
-        ended = line.ended() => {
-            shutdown.trigger();
-            ended.unwrap_or(Ok(()))?;
-        }
+        () = shutdown.wait() => eprintln!("Finishing what is in the log; Ctrl-C again ends at once."),
+        ended = line.ended() => ended.unwrap_or(Ok(()))?,
     }
     let seconds = began.elapsed().as_secs_f64();
-    if !shutdown.is_set() {
-        let drained = tokio::time::timeout(DRAIN, line.drained(|_| {})).await;
-        drained.context("the line did not finish what is in the log")??;
-    } else {
-        eprintln!("Ending: what is in the log is finished first; Ctrl-C again ends at once.");
-    }
-    shutdown.trigger();
+    ending.trigger();
+    let sent = if cast.is_finished() { 0 } else { cast.await?? };
+    let drained = tokio::time::timeout(DRAIN, line.drained(|_| {})).await;
+    drained.context("the line did not finish what is in the log")??;
+    stop.trigger();
     while let Some(ended) = line.ended().await {
         ended?;
     }
-    pages.await??;
     let report = books::audit(data, &line.charts).await?;
     let latency = latency(&line.log.inspector()?)?;
     let taken = report.stages.first().map(|s| s.tally).unwrap_or_default();
@@ -169,14 +158,15 @@ async fn play(
         alerts: report.log.alerts,
         dead_letters: report.log.dead_letters,
         duplicates: taken.duplicates,
-        shots_per_second: sent.load(Ordering::Relaxed) as f64 / seconds,
+        shots_per_second: sent as f64 / seconds,
         latency_ms: latency,
         books: report,
     })
 }
 
-/// The plant: puts simulated messages into the log at the rate asked for, for ever.
-async fn cast(args: &Demo, log: Arc<Embedded>, sent: Arc<AtomicU64>) -> Result<()> {
+/// The plant: puts simulated messages into the log at the rate asked for, until it is told to
+/// end; returns how many.
+async fn cast(args: Demo, log: Arc<Embedded>, ending: Shutdown) -> Result<u64> {
     let plant = SimSettings {
         seed: args.seed,
         machines: args.machines.into(),
@@ -184,12 +174,17 @@ async fn cast(args: &Demo, log: Arc<Embedded>, sent: Arc<AtomicU64>) -> Result<(
         ..SimSettings::default()
     };
     let began = tokio::time::Instant::now();
+    let mut sent = 0_u64;
     for message in Simulator::new(plant) {
-        let number = sent.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep_until(began + Duration::from_secs_f64(number as f64 / args.rate.max(0.001))).await;
+        let due = began + Duration::from_secs_f64(sent as f64 / args.rate.max(0.001));
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            () = ending.wait() => break,
+        }
         log.publish(&[message.outgoing()?]).await?;
+        sent += 1;
     }
-    Ok(())
+    Ok(sent)
 }
 
 fn latency(inspector: &Inspector) -> Result<Latency> {

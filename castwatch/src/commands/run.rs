@@ -1,6 +1,5 @@
 //! `castwatch run`: stages of the line until told to stop.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,7 +8,7 @@ use castwatch_platform::shutdown::Shutdown;
 
 use crate::cli::{Run, StageName};
 use crate::commands::{bundle_dir, runtime, settings};
-use crate::line::{self, Line, troubles};
+use crate::line::{self, Line};
 
 /// How often a run says how far it is.
 const REPORT: Duration = Duration::from_secs(5);
@@ -48,29 +47,16 @@ pub fn run(args: Run) -> Result<()> {
             }
         }
         if let Some((listener, feed)) = pages {
-            let statuses = line.statuses();
-            let ready = move || match troubles(&statuses).as_slice() {
-                [] => Ok(()),
-                troubles => Err(troubles.join("; ")),
-            };
-            let router =
-                castwatch_console::router(feed.clone(), Arc::clone(&line.log), line.charts.clone(), ready);
-            let ending = shutdown.clone();
-            tokio::spawn(castwatch_console::serve(
-                listener,
-                router,
-                feed,
-                async move { ending.wait().await },
-            ));
+            line.pages(listener, feed);
         }
         work(&mut line, &shutdown, args.drain).await
     })
 }
 
 async fn work(line: &mut Line, shutdown: &Shutdown, drain: bool) -> Result<()> {
-    if drain {
+    let began = Instant::now();
+    let drained = if drain {
         let mut said = Instant::now();
-        let began = Instant::now();
         tokio::select! {
             drained = line.drained(|waiting| {
                 if said.elapsed() >= REPORT {
@@ -79,19 +65,20 @@ async fn work(line: &mut Line, shutdown: &Shutdown, drain: bool) -> Result<()> {
                         tracing::info!(stage = w.stage.as_str(), done = w.done, left = w.left, trouble = w.trouble, "progress");
                     }
                 }
-            }) => drained?,
-            () = shutdown.wait() => {}
+            }) => drained,
+            () = shutdown.wait() => Ok(()),
         }
-        tracing::info!(seconds = began.elapsed().as_secs_f64(), "drained");
-        shutdown.trigger();
-    }
+    } else {
+        // One part that ends, ends the process, so that whoever watches it sees.
+        line.ended().await.unwrap_or(Ok(()))
+    };
+    shutdown.trigger();
+    let mut outcome = drained;
     while let Some(ended) = line.ended().await {
-        // One stage that can't go on ends the process, so that whoever watches it sees.
-        if ended.is_err() {
-            shutdown.trigger();
-            while line.ended().await.is_some() {}
-            return ended;
-        }
+        outcome = outcome.and(ended);
     }
-    Ok(())
+    if drain && outcome.is_ok() {
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "drained");
+    }
+    outcome
 }
