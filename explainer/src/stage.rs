@@ -2,9 +2,11 @@
 //!
 //! **A chart never stops an alert, and is not forgotten.** `chart` in the record and the event is
 //! the key at which the shot's chart belongs, a function of the shot alone, so that a replay makes
-//! the same bytes whatever the object store did. When the store fails, the alert goes on after a
-//! short while; the chart is owed, which is part of the stage's state, and drawn again from the
-//! record when the store is back.
+//! the same bytes whatever the object store did. When the store fails, does not answer or is too
+//! slow, the alert goes on after a short while; the chart is owed, which is part of the stage's
+//! state, and drawn again from the record when the store is back. Whoever waited for the store once
+//! in vain does not wait again before it took an owed chart. Of very many charts owed the oldest
+//! are given up: they can be drawn from their records.
 //!
 //! The order for each defect is record, charts, event: who is told by the event normally finds
 //! both. All of them may be done again: a record that is there stays as it is and says that the
@@ -12,6 +14,7 @@
 //! id are the same.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +41,14 @@ const NAME: &str = "explainer";
 /// So long the explainer works before it hands over what it has: in a burst of defects the first
 /// alert must not wait for the last chart.
 const AT_ONCE: Duration = Duration::from_millis(20);
+/// What one call to the store may take without counting as waiting.
+const FAIR: Duration = Duration::from_millis(100);
+/// The most charts owed; more would make the stage's state too long to save each second.
+const MOST_OWED: usize = 10_000;
+/// So many owed charts fail in a row before the store is taken to be out, and not only their keys.
+const FAILURES: usize = 3;
+/// After seeing to what it owes, the stage has so many times that long for messages.
+const REST: u32 = 9;
 /// The longest escaped name in a key; folders and most file systems take 255 bytes.
 const LONGEST: usize = 200;
 
@@ -87,9 +98,10 @@ pub struct ChartSettings {
     pub language: Lang,
     /// The formats; the first is the one that `chart` names. None: no charts are kept.
     pub formats: Vec<Format>,
-    /// How long a store that fails is tried again, for all charts of one batch together.
+    /// How long a store that fails is tried again, for all charts together until it is back.
     pub patience: Patience,
-    /// How long one chart may take to store.
+    /// How long a store that is slow or silent is waited for, for all charts together until it is
+    /// back; and how long charts that are owed are seen to at a time.
     pub timeout: Duration,
 }
 
@@ -174,7 +186,9 @@ impl<R: Records + 'static, O: Objects + 'static> Stage for Explainer<R, O> {
 
     fn open(&self, _: &Partition, state: &Bytes) -> Result<Self::Handler, StateError> {
         let owed = if state.is_empty() { Ok(VecDeque::new()) } else { serde_json::from_slice(state) };
-        Ok(ExplainHandler { shared: Arc::clone(&self.shared), owed: owed.map_err(|e| StateError(e.into()))? })
+        let owed = owed.map_err(|e| StateError(e.into()))?;
+        let store = Store::new(self.shared.settings.patience);
+        Ok(ExplainHandler { shared: Arc::clone(&self.shared), owed, store, rest_until: Instant::now() })
     }
 }
 
@@ -185,21 +199,33 @@ struct Owed {
     format: Format,
 }
 
-/// Explains the defects of one partition; between them it keeps only which charts are owed.
+/// Explains the defects of one partition; between them it keeps which charts are owed, and whether
+/// to wait for the store.
 #[derive(Debug)]
 pub struct ExplainHandler<R, O> {
     shared: Arc<Shared<R, O>>,
     owed: VecDeque<Owed>,
+    store: Store,
+    /// Messages come first until then.
+    rest_until: Instant,
+}
+
+impl<R, O> ExplainHandler<R, O> {
+    fn owe(&mut self, owed: Vec<Owed>) {
+        self.owed.extend(owed);
+        let over = self.owed.len().saturating_sub(MOST_OWED);
+        for Owed { shot, format } in self.owed.drain(..over) {
+            tracing::warn!(%shot, ?format, "too many charts are owed; this one is left to its record");
+        }
+    }
 }
 
 impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
         let began = Instant::now();
-        let seed = messages.first().map_or(0, |m| m.position.0);
-        let mut store = Store { backoff: Backoff::new(self.shared.settings.patience, seed), silent: false };
         for (done, message) in messages.iter().enumerate() {
-            match self.shared.handle(message, &mut store, out).await {
-                Ok(owed) => self.owed.extend(owed),
+            match self.shared.handle(message, &mut self.store, out).await {
+                Ok(owed) => self.owe(owed),
                 Err(stop) => return Outcome::stopped(done, stop),
             }
             if began.elapsed() >= AT_ONCE {
@@ -210,18 +236,33 @@ impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
     }
 
     async fn tend(&mut self) -> bool {
-        let mut store = Store {
-            backoff: Backoff::new(self.shared.settings.patience, self.owed.len() as u64),
-            silent: false,
-        };
+        let began = Instant::now();
+        if began < self.rest_until {
+            return false;
+        }
         let before = self.owed.len();
-        while let Some(owed) = self.owed.front() {
-            if let Err(error) = self.shared.pay(owed, &mut store).await {
-                tracing::warn!(owed = self.owed.len(), error = chain(&error), "charts are still owed");
+        let deadline = began + self.shared.settings.timeout;
+        let (mut paid, mut failures) = (false, 0);
+        // Each of them once: what fails goes to the end, and keeps none of the others.
+        for _ in 0..before {
+            let Some(owed) = self.owed.pop_front() else { break };
+            let answer = tokio::time::timeout_at(deadline, self.shared.pay(&owed)).await;
+            match answer.unwrap_or_else(|_| Err(silence(owed.shot.as_str()))) {
+                Ok(()) => (paid, failures) = (true, 0),
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(shot = %owed.shot, error = chain(&error), "a chart is still owed");
+                    self.owed.push_back(owed);
+                }
+            }
+            if failures == FAILURES || Instant::now() >= deadline {
                 break;
             }
-            self.owed.pop_front();
         }
+        if paid || self.owed.is_empty() {
+            self.store = Store::new(self.shared.settings.patience);
+        }
+        self.rest_until = Instant::now() + began.elapsed() * REST;
         self.owed.len() != before
     }
 
@@ -232,10 +273,41 @@ impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
     }
 }
 
-/// What is known of the object store during one batch: no batch waits for it twice.
+/// What is known of the object store since it last took an owed chart, or none was owed.
+#[derive(Debug)]
 struct Store {
     backoff: Backoff,
+    /// How long it took beyond what is fair.
+    waited: Duration,
+    /// It is not asked any more.
     silent: bool,
+}
+
+impl Store {
+    const fn new(patience: Patience) -> Self {
+        Self { backoff: Backoff::new(patience, 0), waited: Duration::ZERO, silent: false }
+    }
+
+    /// Waits for the store, but in all no longer than `most`.
+    async fn ask<T>(
+        &mut self,
+        key: &str,
+        most: Duration,
+        call: impl Future<Output = Result<T, PortError>>,
+    ) -> Result<T, PortError> {
+        if self.silent {
+            return Err(silence(key));
+        }
+        let began = Instant::now();
+        let answer = tokio::time::timeout(most.saturating_sub(self.waited), call).await;
+        self.waited += began.elapsed().saturating_sub(FAIR);
+        self.silent = answer.is_err() || self.waited >= most;
+        answer.unwrap_or_else(|_| Err(silence(key)))
+    }
+}
+
+fn silence(what: &str) -> PortError {
+    PortError::unavailable(format!("store {what}"), "the store does not answer in time")
 }
 
 impl<R: Records, O: Objects> Shared<R, O> {
@@ -253,7 +325,8 @@ impl<R: Records, O: Objects> Shared<R, O> {
         let mut owed = Vec::new();
         for format in &self.settings.formats {
             let key = chart_key(&explanation.score, *format);
-            if replay && matches!(self.objects.get(&key).await, Ok(Some(_))) {
+            let there = self.objects.get(&key);
+            if replay && matches!(store.ask(&key, self.settings.timeout, there).await, Ok(Some(_))) {
                 continue;
             }
             match self.keep(&key, &explanation, *format, store).await {
@@ -276,17 +349,18 @@ impl<R: Records, O: Objects> Shared<R, O> {
     }
 
     /// Draws an owed chart from its record and stores it.
-    async fn pay(&self, owed: &Owed, store: &mut Store) -> Result<(), PortError> {
+    async fn pay(&self, owed: &Owed) -> Result<(), PortError> {
         // No record, no chart: the defect's message comes again, and with it both.
         let Some(record) = self.records.get(owed.shot.as_str()).await? else { return Ok(()) };
         let key = chart_key(&record.score, owed.format);
-        match self.keep(&key, &record, owed.format, store).await {
+        let bytes = owed.format.draw(&record, self.settings.language);
+        match self.objects.put(&key, owed.format.content_type(), bytes).await {
             Err(PortError::Refused { .. }) => Ok(()),
             paid => paid,
         }
     }
 
-    /// Draws and stores a chart, trying for as long as this batch has patience.
+    /// Draws and stores a chart, trying for as long as there is patience with the store.
     async fn keep(
         &self,
         key: &str,
@@ -294,25 +368,19 @@ impl<R: Records, O: Objects> Shared<R, O> {
         format: Format,
         store: &mut Store,
     ) -> Result<(), PortError> {
-        let silence = || PortError::unavailable(format!("store {key}"), "the store does not answer");
         if store.silent {
-            return Err(silence());
+            return Err(silence(key));
         }
         let bytes = format.draw(it, self.settings.language);
         loop {
             let put = self.objects.put(key, format.content_type(), bytes.clone());
-            match tokio::time::timeout(self.settings.timeout, put).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error @ PortError::Refused { .. })) => return Err(error),
-                Ok(Err(error)) => {
+            match store.ask(key, self.settings.timeout, put).await {
+                Err(error @ PortError::Unavailable { .. }) if !store.silent => {
                     if !store.backoff.wait().await {
                         return Err(error);
                     }
                 }
-                Err(_) => {
-                    store.silent = true;
-                    return Err(silence());
-                }
+                answer => return answer,
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use castwatch_core::event::{Event, Message, Partition, Position, Topic};
 use castwatch_core::payload::{Defect, Explanation, Payload, Score};
 use castwatch_core::ports::{Claim, RecordPage, RecordQuery, Stored};
 use castwatch_core::stage::{Handler as _, Outbox, Outcome, Stage as _, Stop};
-use castwatch_core::{Objects, PortError, Records, Shot};
+use castwatch_core::{Objects, PortError, Records, Shot, ShotId};
 use castwatch_explainer::{
-    ADDITIVE, ChartSettings, ExplainError, Explainer, Format, Lang, chart, chart_key, explain,
+    ADDITIVE, ChartSettings, ExplainError, ExplainHandler, Explainer, Format, Lang, chart, chart_key, explain,
 };
 use castwatch_models::golden::Golden;
 use castwatch_models::{Bundle, DieHistory};
+use tokio::time::Instant;
 
 static BUNDLE: LazyLock<Arc<Bundle>> = LazyLock::new(|| Arc::new(Bundle::load(&folder()).unwrap()));
 
@@ -89,9 +91,27 @@ struct World {
     objects: Mutex<BTreeMap<String, (String, Bytes)>>,
     record_faults: Mutex<Vec<PortError>>,
     object_faults: Mutex<usize>,
+    /// Keys with this in them are never taken.
+    bad_key: Option<String>,
     refuse_objects: bool,
-    hang: bool,
+    /// Objects are neither taken nor given while it is set.
+    hang: AtomicBool,
+    /// So long each call for an object takes.
+    slow: Duration,
     tries: Mutex<usize>,
+}
+
+impl World {
+    async fn answer(&self) {
+        if self.hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(self.slow).await;
+    }
+
+    fn objects(&self) -> usize {
+        self.objects.lock().unwrap().len()
+    }
 }
 
 impl Records for World {
@@ -128,8 +148,9 @@ impl Records for World {
 impl Objects for World {
     async fn put(&self, key: &str, content_type: &str, bytes: Bytes) -> Result<(), PortError> {
         *self.tries.lock().unwrap() += 1;
-        if self.hang {
-            std::future::pending::<()>().await;
+        self.answer().await;
+        if self.bad_key.as_ref().is_some_and(|bad| key.contains(bad)) {
+            return Err(PortError::unavailable("store a chart", "this one never works"));
         }
         if self.refuse_objects {
             return Err(PortError::refused("store a chart", "no such bucket"));
@@ -144,6 +165,7 @@ impl Objects for World {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+        self.answer().await;
         Ok(self.objects.lock().unwrap().get(key).map(|(_, bytes)| bytes.clone()))
     }
 }
@@ -166,16 +188,51 @@ fn messages(defects: &[Defect]) -> Vec<Message> {
     (0..).zip(defects).map(|(i, d)| message(i, serde_json::to_vec(d).unwrap())).collect()
 }
 
-async fn run(world: &Arc<World>, messages: &[Message]) -> (Outcome, Vec<Explanation>, Vec<u8>) {
+type Tested = ExplainHandler<Arc<World>, Arc<World>>;
+
+fn open(world: &Arc<World>, state: &Bytes) -> Tested {
     let stage = Explainer::new(BUNDLE.clone(), world.clone(), world.clone(), ChartSettings::default());
     assert_eq!((stage.name(), stage.inputs()), ("explainer", vec![Topic::DEFECTS]));
-    let mut handler = stage.open(&Partition::new(Topic::DEFECTS, 0), &Bytes::new()).unwrap();
-    let mut out = Outbox::default();
-    let outcome = handler.handle(messages, &mut out).await;
+    stage.open(&Partition::new(Topic::DEFECTS, 0), state).unwrap()
+}
+
+/// Hands a batch to the handler part by part, as its runner would.
+async fn work(handler: &mut Tested, messages: &[Message]) -> (Outcome, Vec<Explanation>, Vec<u8>) {
+    let (mut out, mut done) = (Outbox::default(), 0);
+    let outcome = loop {
+        let outcome = handler.handle(&messages[done..], &mut out).await;
+        done += outcome.done;
+        if done == messages.len() || outcome.stop.is_some() {
+            break Outcome { done, ..outcome };
+        }
+        assert!(outcome.done > 0);
+    };
     assert_eq!(out.duplicates(), 0);
     let told = out.events().iter().map(|e| serde_json::from_slice(&e.event.data).unwrap()).collect();
     let bytes = out.events().iter().flat_map(|e| format!("{e:?}").into_bytes()).collect();
     (outcome, told, bytes)
+}
+
+async fn run(world: &Arc<World>, messages: &[Message]) -> (Outcome, Vec<Explanation>, Vec<u8>) {
+    work(&mut open(world, &Bytes::new()), messages).await
+}
+
+/// So many defects of different shots.
+fn defects(n: usize) -> Vec<Message> {
+    let defect = low_pressure();
+    let named = |i| {
+        let mut defect = defect.clone();
+        defect.score.shot = ShotId::from_text(format!("shot-{i}."));
+        defect
+    };
+    messages(&(0..n).map(named).collect::<Vec<_>>())
+}
+
+fn owed(handler: &Tested) -> Vec<String> {
+    let state = handler.state();
+    let owed: Vec<serde_json::Value> =
+        if state.is_empty() { vec![] } else { serde_json::from_slice(&state).unwrap() };
+    owed.iter().map(|o| o["shot"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -261,28 +318,116 @@ async fn a_chart_store_never_stops_an_alert_and_never_changes_it() {
     let (_, _, expected) = run(&Arc::new(World::default()), &batch).await;
     let down = || World { object_faults: Mutex::new(usize::MAX), ..World::default() };
     let refusing = World { refuse_objects: true, ..World::default() };
-    let hanging = World { hang: true, ..World::default() };
+    let hanging = World { hang: true.into(), ..World::default() };
     for (what, world, most) in [
         ("down", down(), Duration::from_millis(500)),
         ("refusing", refusing, Duration::ZERO),
         ("hanging", hanging, Duration::from_secs(2)),
     ] {
         let world = Arc::new(world);
-        let start = tokio::time::Instant::now();
-        let (outcome, told, bytes) = run(&world, &batch).await;
-        assert!(outcome.done == 3 && outcome.stop.is_none() && told.len() == 3, "{what}");
-        assert_eq!(bytes, expected, "{what}: other events than with a store that works");
-        assert!(world.objects.lock().unwrap().is_empty());
-        assert!(start.elapsed() <= most + Duration::from_millis(50), "{what}: {:?} lost", start.elapsed());
-        if what == "refusing" {
-            assert_eq!(*world.tries.lock().unwrap(), 6, "what is refused for good is not tried again");
+        // The second time the records are there, and the charts are looked for first.
+        for time in ["first", "second"] {
+            *world.tries.lock().unwrap() = 0;
+            let start = Instant::now();
+            let (outcome, told, bytes) = run(&world, &batch).await;
+            assert!(outcome.done == 3 && outcome.stop.is_none() && told.len() == 3, "{what} {time}");
+            assert_eq!(bytes, expected, "{what} {time}: other events than with a store that works");
+            assert_eq!(world.objects(), 0);
+            let lost = start.elapsed();
+            assert!(lost <= most + Duration::from_millis(50), "{what} {time}: {lost:?} lost");
+            if what == "refusing" {
+                assert_eq!(*world.tries.lock().unwrap(), 6, "what is refused for good is not tried again");
+            }
         }
     }
     // A short fault is sat out, and the chart is there.
     let world = Arc::new(World { object_faults: Mutex::new(2), ..World::default() });
     let (_, _, bytes) = run(&world, &batch[..1]).await;
-    assert_eq!(world.objects.lock().unwrap().len(), 2);
+    assert_eq!(world.objects(), 2);
     assert_eq!(bytes, run(&Arc::new(World::default()), &batch[..1]).await.2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_charts_hand_over_a_part_and_are_owed_before_they_hold_up_a_burst() {
+    let world = Arc::new(World { slow: Duration::from_millis(300), ..World::default() });
+    let (batch, mut handler) = (defects(20), open(&world, &Bytes::new()));
+    let start = Instant::now();
+    let mut out = Outbox::default();
+    let outcome = handler.handle(&batch, &mut out).await;
+    assert!(outcome.stop.is_none() && (outcome.done, out.events().len()) == (1, 1));
+    assert_eq!((start.elapsed(), world.objects()), (Duration::from_millis(600), 2));
+    let (outcome, told, _) = work(&mut handler, &batch[1..]).await;
+    assert!(outcome.done == 19 && told.len() == 19);
+    // Nine charts took 1.8 s more than is fair; there were 0.2 s left for the tenth.
+    assert_eq!((start.elapsed(), world.objects()), (Duration::from_millis(2900), 9));
+    assert_eq!(owed(&handler).len(), 31);
+    // They are drawn little by little, and messages come first in between.
+    for paid in (0..24).step_by(6) {
+        assert_eq!(owed(&handler).len(), 31 - paid);
+        let start = Instant::now();
+        assert!(handler.tend().await);
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+        assert!(!handler.tend().await, "at rest");
+        tokio::time::sleep(Duration::from_secs(18)).await;
+    }
+    while !owed(&handler).is_empty() {
+        handler.tend().await;
+        tokio::time::sleep(Duration::from_secs(18)).await;
+    }
+    assert_eq!(world.objects(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_waited_for_once_until_it_took_an_owed_chart() {
+    let world = Arc::new(World { hang: true.into(), ..World::default() });
+    let (batch, mut handler) = (defects(6), open(&world, &Bytes::new()));
+    let start = Instant::now();
+    for part in batch.chunks(2) {
+        assert_eq!(work(&mut handler, part).await.0.done, 2);
+    }
+    assert_eq!((start.elapsed(), owed(&handler).len()), (Duration::from_secs(2), 12));
+    let start = Instant::now();
+    assert!(!handler.tend().await);
+    assert_eq!(start.elapsed(), Duration::from_secs(2));
+    let _ = work(&mut handler, &batch[..1]).await;
+    assert_eq!((start.elapsed(), owed(&handler).len()), (Duration::from_secs(2), 14));
+    world.hang.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    assert!(handler.tend().await);
+    assert_eq!((world.objects(), owed(&handler).len(), handler.state().len()), (12, 0, 0));
+    // It is asked again.
+    world.objects.lock().unwrap().clear();
+    let _ = work(&mut handler, &batch[..1]).await;
+    assert_eq!((world.objects(), owed(&handler).len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn charts_that_never_work_keep_none_of_the_others() {
+    let world = Arc::new(World { bad_key: Some("shot-0.".into()), hang: true.into(), ..World::default() });
+    let mut handler = open(&world, &Bytes::new());
+    let _ = work(&mut handler, &defects(5)).await;
+    assert_eq!(owed(&handler).len(), 10);
+    world.hang.store(false, Ordering::SeqCst);
+    assert!(handler.tend().await);
+    assert_eq!((world.objects(), owed(&handler)), (8, vec!["shot-0.".to_owned(); 2]));
+    // A store that takes nothing is not asked for every chart that is owed.
+    let world = Arc::new(World { object_faults: Mutex::new(usize::MAX), ..World::default() });
+    let mut handler = open(&world, &Bytes::new());
+    let _ = work(&mut handler, &defects(5)).await;
+    *world.tries.lock().unwrap() = 0;
+    assert!(!handler.tend().await);
+    assert_eq!((*world.tries.lock().unwrap(), owed(&handler).len()), (3, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_of_very_many_charts_owed_are_given_up() {
+    let world = Arc::new(World { hang: true.into(), ..World::default() });
+    let many: Vec<_> =
+        (0..10_000).map(|i| serde_json::json!({ "shot": format!("old-{i}"), "format": "svg" })).collect();
+    let mut handler = open(&world, &serde_json::to_vec(&many).unwrap().into());
+    let _ = work(&mut handler, &defects(2)).await;
+    let owed = owed(&handler);
+    assert_eq!((owed.len(), owed[0].as_str(), owed[9999].as_str()), (10_000, "old-4", "shot-1."));
 }
 
 #[tokio::test]
