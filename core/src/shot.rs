@@ -300,7 +300,10 @@ mod tests {
             (&GOOD.replace("\"DCM-03\"", "\"\""), "machine `` is not a name"),
             (&GOOD.replace("\"8722\"", "\"a\\u0000b\""), "die `a\\u{0}b` is not a name"),
             (&GOOD.replace("cast_pressure", "a\\u001b[2J"), "reading `a\\u{1b}[2J` is not a name"),
-            (&GOOD.replace("331.0", "1,\"a\\nb\":\"x\\ny\""), r#"reading `a\nb`: invalid type: string "x\ny""#),
+            (
+                &GOOD.replace("331.0", "1,\"a\\nb\":\"x\\ny\""),
+                r#"reading `a\nb`: invalid type: string "x\ny""#,
+            ),
             (&GOOD.replace("258", "-1"), "invalid value: integer `-1`"),
             (&GOOD.replace("258", "1.5"), "invalid type: floating point"),
             (&GOOD.replace("\"ended_at\":\"2026-01-15T16:45:06+09:00\",", ""), "missing field `ended_at`"),
