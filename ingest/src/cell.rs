@@ -91,14 +91,6 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// A piece of a foreign text short enough for a message.
-pub(crate) fn clip(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

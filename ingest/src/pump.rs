@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use castwatch_core::backoff::{Backoff, Patience};
 use castwatch_core::event::trace_root;
-use castwatch_core::runner::dlq;
+use castwatch_core::runner::{chain, dlq};
 use castwatch_core::{Event, Outgoing, PortError, Publisher, Topic};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -45,13 +45,21 @@ pub struct PumpSettings {
     pub batch: usize,
     /// The first row to publish, from 1; rows before it are read and passed over.
     pub from_row: u64,
-    /// How long a publish is tried again.
+    /// How long a publish, or saving progress, is tried again.
     pub patience: Patience,
+    /// So many refused rows in a row are a wrong plant file, not bad data: the pump stops.
+    pub max_refused_in_a_row: u64,
 }
 
 impl Default for PumpSettings {
     fn default() -> Self {
-        Self { speed: None, batch: 512, from_row: 1, patience: Patience::default() }
+        Self {
+            speed: None,
+            batch: 512,
+            from_row: 1,
+            patience: Patience::default(),
+            max_refused_in_a_row: 100,
+        }
     }
 }
 
@@ -90,6 +98,31 @@ pub enum IngestError {
         #[source]
         source: PortError,
     },
+    /// The rows are in the log, but where to go on could not be saved.
+    #[error("progress could not be saved; rows up to {} are in the log", summary.next_row - 1)]
+    Progress {
+        /// How far it came.
+        summary: Box<Summary>,
+        /// Why.
+        #[source]
+        source: PortError,
+    },
+    /// One row after the other was refused, up to the limit or through the whole table. They are
+    /// set aside as dead letters.
+    #[error(
+        "rows {row} to {} were refused one after the other, the first because: {why}; this looks like \
+         a wrong plant file, not like bad rows: correct it and send the table again from its \
+         beginning (--again); the same command as before goes on after these rows",
+        summary.next_row - 1
+    )]
+    TooManyRefused {
+        /// How far it came.
+        summary: Box<Summary>,
+        /// The first of the rows.
+        row: u64,
+        /// Why it was refused.
+        why: String,
+    },
     /// The table can't be read to its end; everything before is published.
     #[error("{} rows were taken before the table broke off", summary.rows)]
     Table {
@@ -121,8 +154,24 @@ struct Pending {
     then: Summary,
 }
 
+/// Refused rows with no shot between them.
+#[derive(Debug, Default)]
+struct Run {
+    count: u64,
+    /// Number and reason of the first.
+    first: Option<(u64, String)>,
+}
+
+impl Run {
+    fn add(&mut self, row: u64, why: &str) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (row, why.to_owned()));
+    }
+}
+
 /// Publishes the rows of `file` through `publisher`. `progress` hears of every batch that is
-/// durable, and may save [`Summary::next_row`].
+/// durable, and may save [`Summary::next_row`]; where that is not possible for the moment, it hears
+/// of it again.
 ///
 /// The rows are read on a thread of their own, so that one that is slow to come (from a pipe)
 /// holds nothing up, and so that this can be dropped at any time.
@@ -143,6 +192,8 @@ pub async fn ingest<P: Publisher>(
     let mut pending = Pending { events: Vec::new(), then: done.clone() };
     let mut pace = settings.speed.map(Pace::new);
     let mut broken = None;
+    let mut run = Run::default();
+    let mut too_many = false;
     let batch = settings.batch.max(1);
     let (send, mut coming) = mpsc::channel(2 * batch);
     let reader = std::thread::spawn(move || {
@@ -186,12 +237,14 @@ pub async fn ingest<P: Publisher>(
                     }
                 }
                 pending.then.published += 1;
+                run = Run::default();
                 let event = Event::of_shot(&row.shot, SOURCE)
                     .map_err(|source| IngestError::Event { row: number, source })?;
                 Outgoing { topic: Topic::SHOTS, key: row.shot.machine, event }
             }
             Err(RowError::Refused { row, why, bytes }) => {
                 pending.then.refused += 1;
+                run.add(row, &why);
                 if pending.then.reasons.len() < REASONS {
                     pending.then.reasons.push(format!("row {row}: {why}"));
                 }
@@ -205,24 +258,32 @@ pub async fn ingest<P: Publisher>(
         pending.events.push(event);
         pending.then.rows += 1;
         pending.then.next_row = number + 1;
+        if run.count >= settings.max_refused_in_a_row.max(1) {
+            too_many = true;
+            break;
+        }
         if pending.events.len() >= batch {
             flush(publisher, settings, &mut pending, &mut done, &mut progress).await?;
         }
     }
     flush(publisher, settings, &mut pending, &mut done, &mut progress).await?;
-    // It has ended, but for a table that broke off, or it panicked: that must not look like the end.
-    if broken.is_none()
-        && let Err(panic) = reader.join()
+    if let Some(source) = broken {
+        return Err(IngestError::Table { summary: Box::new(done), source });
+    }
+    // A short table can be refused as a whole below the limit.
+    if (too_many || done.next_row - 1 == run.count)
+        && let Some((row, why)) = run.first
     {
+        return Err(IngestError::TooManyRefused { summary: Box::new(done), row, why });
+    }
+    // The reader has ended, or it panicked: that must not look like the end.
+    if let Err(panic) = reader.join() {
         std::panic::resume_unwind(panic);
     }
-    match broken {
-        Some(source) => Err(IngestError::Table { summary: Box::new(done), source }),
-        None => Ok(done),
-    }
+    Ok(done)
 }
 
-/// Publishes what is pending, again and again while the budget lasts.
+/// Publishes what is pending and says so, each again and again while the budget lasts.
 async fn flush<P: Publisher>(
     publisher: &P,
     settings: &PumpSettings,
@@ -233,25 +294,30 @@ async fn flush<P: Publisher>(
     if pending.events.is_empty() {
         return Ok(());
     }
-    let failed =
-        |summary: &Summary, source| IngestError::Publish { summary: Box::new(summary.clone()), source };
     let mut backoff = Backoff::new(settings.patience, done.next_row);
-    while let Err(error) = publisher.publish(&pending.events).await {
-        let again = matches!(error, PortError::Unavailable { .. });
-        if again {
-            tracing::warn!(
-                rows = pending.events.len(),
-                tries = backoff.tries() + 1,
-                "the log took no rows: {error}"
-            );
-        }
-        if !(again && backoff.wait().await) {
-            return Err(failed(done, error));
+    while let Err(source) = publisher.publish(&pending.events).await {
+        if !again(&mut backoff, &source, "the log took no rows").await {
+            return Err(IngestError::Publish { summary: Box::new(done.clone()), source });
         }
     }
     pending.events.clear();
     done.clone_from(&pending.then);
-    progress(done).await.map_err(|error| failed(done, error))
+    let mut backoff = Backoff::new(settings.patience, done.next_row);
+    while let Err(source) = progress(done).await {
+        if !again(&mut backoff, &source, "progress was not saved").await {
+            return Err(IngestError::Progress { summary: Box::new(done.clone()), source });
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the next try; `false` when there is none.
+async fn again(backoff: &mut Backoff, error: &PortError, what: &str) -> bool {
+    if !matches!(error, PortError::Unavailable { .. }) {
+        return false;
+    }
+    tracing::warn!(tries = backoff.tries() + 1, "{what}: {}", chain(error));
+    backoff.wait().await
 }
 
 /// Turns the shots' clock into ours. A clock that is set back makes no one wait.

@@ -1,13 +1,14 @@
 //! From the cells of a row to a shot.
 
 use bytes::Bytes;
+use castwatch_core::time::clip;
 use castwatch_core::{EndedAt, Readings, Shot};
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::cell::{Cell, clip};
+use crate::cell::Cell;
 use crate::plant::{Clock, Cycle, Mark, Named, Plant};
 
 /// A row that is a shot.

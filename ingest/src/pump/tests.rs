@@ -185,6 +185,83 @@ async fn a_table_that_breaks_off_keeps_what_came_before() {
     );
 }
 
+/// A table of `rows` where only the rows `good` says are shots.
+fn mostly_wrong(rows: u64, good: fn(u64) -> bool) -> Table {
+    let mut text = String::from("machine,at,t\n");
+    for row in 1..=rows {
+        let time = if good(row) { "2026-01-15 00:00:01" } else { "15.01.2026" };
+        text += &format!("M1,{time},1\n");
+    }
+    Table::from_reader("t.csv", Cursor::new(text.into_bytes()), &Plant::read("p.toml", PLANT).unwrap())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_wrong_plant_file_is_noticed_and_the_run_can_go_on() {
+    let first = log(|_| None);
+    let rows = mostly_wrong(1000, |row| row <= 20);
+    let mut saved = 0;
+    let result = ingest("t.csv", rows, &first, &batches(64), async |s: &Summary| {
+        saved = s.next_row;
+        Ok(())
+    })
+    .await;
+    let error = result.unwrap_err();
+    let text = error.to_string();
+    let IngestError::TooManyRefused { summary, row, why } = error else { panic!("{text}") };
+    assert_eq!((row, summary.refused, summary.published, summary.next_row), (21, 100, 20, 121));
+    assert_eq!((first.taken.lock().unwrap().len(), saved), (120, 121), "what came before is durable");
+    assert!(why.contains("15.01.2026"), "{why}");
+    assert!(text.starts_with("rows 21 to 120 were refused one after the other, the first because: column"));
+    assert!(text.contains(&why) && text.contains("wrong plant file") && text.contains("--again"), "{text}");
+
+    let second = log(|_| None);
+    let rest = PumpSettings { from_row: summary.next_row, ..batches(64) };
+    let rows = mostly_wrong(1000, |row| row > 190);
+    let summary = ingest("t.csv", rows, &second, &rest, async |_| Ok(())).await.unwrap();
+    assert_eq!((summary.refused, summary.published, summary.next_row), (70, 810, 1001));
+}
+
+#[tokio::test]
+async fn only_refusals_in_a_row_are_too_many() {
+    let (taken, settings) = (log(|_| None), batches(64));
+    let rows = mostly_wrong(500, |row| row % 100 == 0);
+    let most = ingest("t.csv", rows, &taken, &settings, async |_| Ok(())).await;
+    assert_eq!(most.unwrap().refused, 495);
+    let short = ingest("t.csv", mostly_wrong(7, |_| false), &taken, &settings, async |_| Ok(())).await;
+    let IngestError::TooManyRefused { summary, row: 1, .. } = short.unwrap_err() else { panic!() };
+    assert_eq!((summary.refused, summary.next_row), (7, 8), "a short table, too");
+    let end = PumpSettings { from_row: 7, ..settings };
+    let end = ingest("t.csv", mostly_wrong(7, |_| false), &taken, &end, async |_| Ok(())).await;
+    assert_eq!(end.unwrap().refused, 1, "the rest of a table says nothing of all of it");
+}
+
+#[tokio::test]
+async fn progress_is_saved_again_and_named_when_it_fails() {
+    let taken = log(|_| None);
+    let mut tries = 0;
+    let summary = ingest("t.csv", table(40), &taken, &batches(8), async |_| {
+        tries += 1;
+        if tries % 3 == 0 { Ok(()) } else { Err(PortError::unavailable("save", "locked")) }
+    })
+    .await;
+    assert_eq!((summary.unwrap().rows, tries, taken.taken.lock().unwrap().len()), (40, 15, 40));
+
+    for fails in [|| PortError::unavailable("save", "gone"), || PortError::Fenced { what: "save".into() }] {
+        let mut tries = 0;
+        let error = ingest("t.csv", table(40), &log(|_| None), &batches(8), async |s: &Summary| {
+            tries += 1;
+            if s.next_row < 17 { Ok(()) } else { Err(fails()) }
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(error.to_string(), "progress could not be saved; rows up to 16 are in the log");
+        let IngestError::Progress { summary, source } = &error else { panic!("{error}") };
+        assert_eq!(summary.next_row, 17);
+        assert_eq!(matches!(source, PortError::Fenced { .. }), tries == 2, "{tries} tries");
+    }
+}
+
 /// Rows of a pipe: the second comes only once the first is in the log.
 #[tokio::test]
 async fn a_row_does_not_wait_for_the_next() {

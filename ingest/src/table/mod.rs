@@ -15,6 +15,7 @@ use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use castwatch_core::time::clip;
 use flate2::read::MultiGzDecoder;
 
 use ::parquet::file::reader::ChunkReader;
@@ -360,7 +361,7 @@ fn missing_columns(file: &str, plant: &str, missing: &[String], has: &[String]) 
         .collect();
     const SHOWN: usize = 60;
     let more = if has.len() > SHOWN { format!(", and {} more", has.len() - SHOWN) } else { String::new() };
-    let has: Vec<String> = has.iter().take(SHOWN).map(|h| crate::cell::clip(h)).collect();
+    let has: Vec<String> = has.iter().take(SHOWN).map(|h| clip(h)).collect();
     format!(
         "{file} lacks columns that the plant `{plant}` needs: {}; it has: {}{more}",
         lacks.join(", "),
