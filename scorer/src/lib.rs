@@ -86,9 +86,10 @@ impl Handler for Scoring {
                 continue;
             };
             if let Err(error) = self.publish(message, &case, out) {
-                // Finite numbers and texts can be written as JSON; were it not so, the batch as a
-                // whole would be wrong, and the runner must not take it for finished.
-                return Outcome::stopped(0, Stop::Refuse(Box::new(error)));
+                // Texts and numbers can always be written as JSON. Were it not so, the histories
+                // would have moved on past shots without a score, and any outcome given here would
+                // lose them: the stage breaks off instead, and what is saved is from before.
+                panic!("the score of shot {} can't be written: {error}", case.shot.id());
             }
         }
         Outcome { done, stop }
