@@ -118,8 +118,16 @@ fn errors_say_what_to_do_and_statuses_tell_them_apart() {
         (&["score", "no.csv", "--plant", "tests/plants/simulated.toml", "--out", "/dev/null"], 1, "no.csv"),
         (&["score", "x", "--plant", "p", "--bundle", "no/bundle", "--out", "/dev/null"], 1, "no/bundle"),
         (&["demo", "--listen", "0.0.0.0:0"], 1, "listen_open"),
-        (&["validate"], 1, "nothing to validate"),
-        (&["dlq", "show", "nowhere", "--data", "no/such"], 1, "is not a place"),
+        (&["validate"], 2, "--plant"),
+        (&["dlq", "show", "nowhere", "--data", "no/such"], 2, "is not a place"),
+        (&["demo", "--rate", "0"], 2, "is not a number above 0"),
+        (&["ingest", "x.csv", "--plant", "p.toml", "--speed", "nan"], 2, "is not a number above 0"),
+        (&["features", "x.csv", "--plant", "p.toml", "--out", "f.txt"], 2, "must end in .parquet or .csv"),
+        (
+            &["explain", "x.csv", "--plant", "p.toml", "--row", "1", "--chart", "a.jpg"],
+            2,
+            "must end in .png or .svg",
+        ),
     ];
     for (args, status, expected) in cases {
         let output = run(args);

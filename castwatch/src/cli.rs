@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use castwatch_core::event::{Partition, Position, Topic};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Judges every die-casting shot, tells the supervisor why a part is bad, keeps the record.
@@ -121,7 +122,7 @@ pub struct Demo {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Shots a second over all machines
-    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = above_zero)]
     pub rate: f64,
     /// Machines in the plant
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=200))]
@@ -196,7 +197,7 @@ pub struct Ingest {
     #[command(flatten)]
     pub common: Common,
     /// Send at N times the plant's clock [default: as fast as it goes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = above_zero)]
     pub speed: Option<f64>,
     /// Send the whole file even if it was sent before
     #[arg(long)]
@@ -243,7 +244,7 @@ pub struct Explain {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub row: u64,
     /// Write the chart here; .png or .svg
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = picture)]
     pub chart: Option<PathBuf>,
     /// Language of words and chart
     #[arg(long, value_enum, default_value_t)]
@@ -263,7 +264,7 @@ pub struct Features {
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
     /// Where the table goes; .parquet or .csv
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = table)]
     pub out: PathBuf,
     /// Also write each feature's attribution, in log-odds
     #[arg(long)]
@@ -298,7 +299,8 @@ pub enum Dlq {
     /// Show one dead letter whole, with its bytes as they came
     Show {
         /// Where it lies, as `list` prints it: TOPIC.dlq/PARTITION@POSITION
-        place: String,
+        #[arg(value_parser = place)]
+        place: Place,
         /// Settings that every command takes.
         #[command(flatten)]
         common: Common,
@@ -325,7 +327,8 @@ pub struct DlqList {
 #[derive(Debug, Args)]
 pub struct DlqReplay {
     /// Only this one: TOPIC.dlq/PARTITION@POSITION
-    pub place: Option<String>,
+    #[arg(value_parser = place)]
+    pub place: Option<Place>,
     /// Only those that this stage set aside
     #[arg(long, value_name = "STAGE")]
     pub stage: Option<String>,
@@ -344,6 +347,7 @@ pub struct Books {
 
 /// `castwatch validate`.
 #[derive(Debug, Args)]
+#[group(id = "files", required = true, multiple = true, args = ["plant", "bundle", "config"])]
 pub struct Validate {
     /// A plant file; may be given more than once
     #[arg(long, value_name = "FILE")]
@@ -368,6 +372,50 @@ pub struct Doctor {
     /// Model bundle [default: of the settings, else the one that castwatch ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
+}
+
+/// Where a dead letter lies.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its position there.
+    pub position: Position,
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    let parts = || {
+        let (partition, position) = text.rsplit_once('@')?;
+        let (topic, index) = partition.rsplit_once('/')?;
+        let partition = Partition::new(Topic::named(topic), index.parse().ok()?);
+        Some(Place { partition, position: Position(position.parse().ok()?) })
+    };
+    parts().ok_or_else(|| {
+        format!("`{text}` is not a place such as shots.dlq/2@17, as `castwatch dlq list` prints it")
+    })
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err(format!("`{text}` is not a number above 0")),
+    }
+}
+
+fn picture(text: &str) -> Result<PathBuf, String> {
+    file_of(text, &["png", "svg"])
+}
+
+fn table(text: &str) -> Result<PathBuf, String> {
+    file_of(text, &["parquet", "csv"])
+}
+
+fn file_of(text: &str, endings: &[&str]) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().and_then(|e| e.to_str()).filter(|e| endings.contains(e)) {
+        Some(_) => Ok(path),
+        None => Err(format!("`{text}` must end in .{}", endings.join(" or ."))),
+    }
 }
 
 /// Reads 30s, 5m, 1h or 250ms.

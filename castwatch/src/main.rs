@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod line;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,9 +16,21 @@ fn main() -> ExitCode {
     match commands::run(cli.command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever read us has read enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("castwatch: {}", line::words(&error));
+            commands::say(format_args!("castwatch: {}", line::words(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+            || cause
+                .downcast_ref::<serde_json::Error>()
+                .is_some_and(|e| e.io_error_kind() == Some(io::ErrorKind::BrokenPipe))
+    };
+    error.chain().any(broken)
 }

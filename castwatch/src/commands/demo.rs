@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use castwatch_console::{Feed, FeedSettings};
 use castwatch_core::event::Topic;
 use castwatch_core::ports::Publisher;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::books::{self, Report};
 use crate::cli::Demo;
-use crate::commands::{bundle_dir, out, runtime, settings};
+use crate::commands::{bundle_dir, out, runtime, say, settings};
 use crate::line::{self, Line};
 
 /// One message in so many is broken, so that dead letters are seen.
@@ -60,7 +60,12 @@ pub fn run(args: Demo) -> Result<bool> {
     let mut settings = settings(&args.common)?;
     let kept = args.common.data.is_some();
     if !kept {
-        settings.data = std::env::temp_dir().join(format!("castwatch-demo-{}", std::process::id()));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        settings.data =
+            std::env::temp_dir().join(format!("castwatch-demo-{}-{}", std::process::id(), now.as_nanos()));
+    } else if settings.data.join(castwatch_platform::embedded::FILE).exists() {
+        // The same seed would send the same shots again, and the counts would be of both.
+        bail!("{} holds a log already: a demo needs a folder of its own", settings.data.display());
     }
     castwatch_platform::telemetry::init("warn", false).context("starting the log")?;
     castwatch_console::check_address(args.listen, settings.listen_open)?;
@@ -110,11 +115,14 @@ async fn play(
     line.notifier(channels)?;
     line.feed(feed.clone());
     line.pages(listener, feed);
-    eprintln!("castwatch demo: {} machines, {} shots a second; the page is {page}", args.machines, args.rate);
-    eprintln!(
+    say(format_args!(
+        "castwatch demo: {} machines, {} shots a second; the page is {page}",
+        args.machines, args.rate
+    ));
+    say(format_args!(
         "{}",
         args.duration.map_or("Ctrl-C ends it.".into(), |d| format!("It ends after {d:?}, or with Ctrl-C."))
-    );
+    ));
 
     let began = Instant::now();
     let over = args.duration;
@@ -129,7 +137,7 @@ async fn play(
     tokio::select! {
         cast = &mut cast => drop(cast??),
         () = over => {}
-        () = shutdown.wait() => eprintln!("Finishing what is in the log; Ctrl-C again ends at once."),
+        () = shutdown.wait() => say("Finishing what is in the log; Ctrl-C again ends at once."),
         ended = line.ended() => ended.unwrap_or(Ok(()))?,
     }
     let seconds = began.elapsed().as_secs_f64();

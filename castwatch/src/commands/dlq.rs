@@ -10,6 +10,8 @@ use castwatch_ingest::pump::{DLQ_FILE, DLQ_ROW};
 use castwatch_platform::{Embedded, Inspector};
 use serde::Serialize;
 
+use crate::cli::Place;
+
 /// One dead letter, for people and machines.
 #[derive(Debug, Serialize)]
 pub struct Letter {
@@ -75,19 +77,14 @@ pub fn describe(partition: &Partition, message: &Message) -> Letter {
 /// The dead letter at a place that `list` printed.
 ///
 /// # Errors
-/// When the text is no place, or nothing lies there.
-pub fn at(data: &Path, place: &str) -> Result<(Partition, Message)> {
-    let wrong =
-        || format!("`{place}` is not a place such as shots.dlq/2@17, as `castwatch dlq list` prints it");
-    let (partition, position) = place.rsplit_once('@').with_context(wrong)?;
-    let (topic, index) = partition.rsplit_once('/').with_context(wrong)?;
-    let position = Position(position.parse().with_context(wrong)?);
-    let partition = Partition::new(Topic::named(topic), index.parse().with_context(wrong)?);
+/// When nothing lies there.
+pub fn at(data: &Path, place: &Place) -> Result<(Partition, Message)> {
+    let Place { partition, position } = place.clone();
     let inspector =
         Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     match inspector.scan(&partition, position, 1)?.into_iter().next() {
         Some(message) if message.position == position => Ok((partition, message)),
-        _ => bail!("nothing lies at {place}; `castwatch dlq list` shows what there is"),
+        _ => bail!("nothing lies at {partition}@{position}; `castwatch dlq list` shows what there is"),
     }
 }
 

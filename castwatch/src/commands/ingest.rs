@@ -16,7 +16,7 @@ use castwatch_platform::shutdown::Shutdown;
 use sha2::{Digest, Sha256};
 
 use crate::cli::{Ingest, Simulate};
-use crate::commands::{out, progress, runtime, settings};
+use crate::commands::{out, progress, runtime, say, settings};
 
 /// The name under which progress is saved.
 const NAME: &str = "ingest";
@@ -29,8 +29,10 @@ struct Bookmark {
 }
 
 impl Bookmark {
-    async fn take(log: &Embedded, file: &Path) -> Result<Self> {
-        let file = Partition::new(Topic::named(format!("file:{}", &digest(file)?[..32])), 0);
+    /// The bookmark of a file as this plant file reads it: a mended plant file begins anew.
+    async fn take(log: &Embedded, file: &Path, plant: &Path) -> Result<Self> {
+        let name = format!("file:{}:{}", &digest(file)?[..24], &digest(plant)?[..8]);
+        let file = Partition::new(Topic::named(name), 0);
         let (token, at) = log.take(NAME, &file, Generation::default()).await?;
         Ok(Self { file, token, at: at.unwrap_or_default() })
     }
@@ -73,10 +75,14 @@ pub fn run(args: Ingest) -> Result<()> {
 
 async fn send(args: &Ingest, plant: &Plant, log: &Arc<Embedded>) -> Result<Summary> {
     let file = &args.table.file;
-    let mut mark = if file.as_os_str() == "-" { None } else { Some(Bookmark::take(log, file).await?) };
+    let mut mark = if file.as_os_str() == "-" {
+        None
+    } else {
+        Some(Bookmark::take(log, file, &args.table.plant).await?)
+    };
     let before = mark.as_ref().map_or(0, |m| if args.again { 0 } else { m.at.position.0 });
     if before > 0 {
-        eprintln!("{}: {before} rows were sent before; going on from there", file.display());
+        say(format_args!("{}: {before} rows were sent before; going on from there", file.display()));
     }
     let bar = progress(file.display());
     let pump = PumpSettings { speed: args.speed, from_row: before + 1, ..PumpSettings::default() };
@@ -130,6 +136,6 @@ pub fn simulate(args: &Simulate) -> Result<()> {
         file.flush().with_context(|| format!("writing {}", args.out.display()))?;
         totals
     };
-    eprintln!("{} shots, {} defects, {} try shots", totals.shots, totals.defects, totals.try_shots);
+    say(format_args!("{} shots, {} defects, {} try shots", totals.shots, totals.defects, totals.try_shots));
     Ok(())
 }

@@ -105,7 +105,7 @@ fn dead_letters(args: Dlq) -> Result<()> {
             if done.rows_of_files > 0 {
                 writeln!(
                     screen,
-                    "{} are rows of files: mend the file or its plant file and ingest it with --again",
+                    "{} are rows of files: put the mended rows into a file of their own and ingest that",
                     done.rows_of_files
                 )?;
             }
@@ -154,6 +154,11 @@ pub fn out<T: Serialize>(value: &T) -> Result<()> {
     serde_json::to_writer_pretty(&mut screen, value)?;
     writeln!(screen)?;
     Ok(())
+}
+
+/// A line on standard error. Unlike `eprintln!` it does not end the program when nobody reads it.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A counter on standard error, silent where nobody looks.

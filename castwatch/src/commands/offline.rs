@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +16,7 @@ use castwatch_scorer::{Case, Judge};
 use serde::Serialize;
 
 use crate::cli;
-use crate::commands::{bundle_dir, out, progress};
+use crate::commands::{bundle_dir, out, progress, say};
 
 /// Rows judged at once: what the line takes in one batch.
 const BATCH: usize = 512;
@@ -40,6 +40,19 @@ pub struct Summary {
     pub unscorable: u64,
     /// Digest of the bundle.
     pub bundle: String,
+}
+
+/// What `features` did.
+#[derive(Debug, Default, Serialize)]
+pub struct FeatureSummary {
+    /// Data rows of the file.
+    pub rows: u64,
+    /// Features of a row.
+    pub features: usize,
+    /// Rows that could not be read; each is named on standard error.
+    pub refused: u64,
+    /// Rows that repeat an earlier shot.
+    pub duplicates: u64,
 }
 
 /// One row of the file after judging.
@@ -86,17 +99,19 @@ fn walk(
 /// `castwatch score`.
 pub fn score(args: &cli::Score) -> Result<()> {
     let bundle = crate::line::bundle(&bundle_dir(args.bundle.as_deref())?)?;
-    let mut csv = create(&args.out)?;
+    // Beside the old file until it is whole: scores of before are not lost to a wrong input.
+    let beside = beside(&args.out);
+    let mut csv = create(&beside)?;
     writeln!(csv, "row,machine,die,cycle,ended_at,try_shot,probability,anomaly,verdict,bundle")?;
     let mut summary = Summary { bundle: bundle.digest().into(), ..Summary::default() };
-    walk(&args.table, &bundle, |judged| {
+    let walked = walk(&args.table, &bundle, |judged| {
         summary.rows += 1;
         let (number, shot, score) = match &judged {
             Judged::Case(number, case) => (*number, &case.shot, Some(case.score(&bundle))),
             Judged::Duplicate(row) => (row.number, &row.shot, None),
             Judged::Refused(error) => {
                 summary.refused += 1;
-                eprintln!("{}", chain(error));
+                say(chain(error));
                 writeln!(csv, "{},,,,,,,,refused,{}", row_of(error), bundle.digest())?;
                 return Ok(true);
             }
@@ -123,12 +138,18 @@ pub fn score(args: &cli::Score) -> Result<()> {
             bundle.digest()
         )?;
         Ok(true)
-    })?;
+    });
+    if walked.is_err() && beside != args.out {
+        // What is left of it would look whole.
+        let _ = std::fs::remove_file(&beside);
+    }
+    walked?;
     csv.flush().with_context(|| format!("writing {}", args.out.display()))?;
+    put_in_place(&beside, &args.out)?;
     if args.json {
         return out(&summary);
     }
-    eprintln!(
+    say(format_args!(
         "{} rows: {} ok, {} suspect, {} defect, {} unscorable, {} duplicates, {} refused → {}",
         summary.rows,
         summary.ok,
@@ -138,7 +159,7 @@ pub fn score(args: &cli::Score) -> Result<()> {
         summary.duplicates,
         summary.refused,
         args.out.display()
-    );
+    ));
     Ok(())
 }
 
@@ -220,7 +241,7 @@ pub fn features(args: &cli::Features) -> Result<()> {
     let plant = Plant::load(&args.table.plant)?;
     let mut writer = super::table::Writer::create(&args.out, &bundle, full.as_deref())?;
     let mut judge = Judge::fresh(Arc::clone(&bundle));
-    let mut summary = Summary { bundle: bundle.digest().into(), ..Summary::default() };
+    let mut summary = FeatureSummary { features: bundle.features().len(), ..FeatureSummary::default() };
     let bar = progress(args.table.file.display());
     for row in Table::open(&args.table.file, &plant)? {
         bar.inc(1);
@@ -230,7 +251,7 @@ pub fn features(args: &cli::Features) -> Result<()> {
             Err(error @ RowError::Broken { .. }) => return Err(error.into()),
             Err(error) => {
                 summary.refused += 1;
-                eprintln!("{}", chain(&error));
+                say(chain(&error));
                 continue;
             }
         };
@@ -247,14 +268,14 @@ pub fn features(args: &cli::Features) -> Result<()> {
     if args.json {
         return out(&summary);
     }
-    eprintln!(
+    say(format_args!(
         "{} rows, {} features, {} duplicates, {} refused → {}",
         summary.rows,
         bundle.features().len(),
         summary.duplicates,
         summary.refused,
         args.out.display()
-    );
+    ));
     Ok(())
 }
 
@@ -263,6 +284,23 @@ fn row_of(error: &RowError) -> u64 {
     match error {
         RowError::Refused { row, .. } | RowError::Broken { row, .. } => *row,
     }
+}
+
+/// Where a file is written until it is whole. What is no file, such as `/dev/null`, is written itself.
+fn beside(path: &Path) -> PathBuf {
+    if path.exists() && !path.is_file() {
+        return path.to_owned();
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
+fn put_in_place(from: &Path, to: &Path) -> Result<()> {
+    if from == to {
+        return Ok(());
+    }
+    std::fs::rename(from, to).with_context(|| format!("moving {} to {}", from.display(), to.display()))
 }
 
 /// A file for writing, with its name in the error.

@@ -7,7 +7,7 @@ use castwatch_console::{Feed, FeedSettings};
 use castwatch_platform::shutdown::Shutdown;
 
 use crate::cli::{Run, StageName};
-use crate::commands::{bundle_dir, runtime, settings};
+use crate::commands::{bundle_dir, runtime, say, settings};
 use crate::line::{self, Line};
 
 /// How often a run says how far it is.
@@ -39,7 +39,7 @@ pub fn run(args: Run) -> Result<()> {
                     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
                         format!("listening on {listen}; choose another address with --listen")
                     })?;
-                    eprintln!("castwatch: the page is http://{}/", listener.local_addr()?);
+                    say(format_args!("castwatch: the page is http://{}/", listener.local_addr()?));
                     let feed = Feed::new(FeedSettings::default());
                     line.feed(feed.clone());
                     pages = Some((listener, feed));

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use castwatch_core::runner::chain;
 use castwatch_ingest::Plant;
 use castwatch_models::Bundle;
@@ -22,9 +22,6 @@ struct Checked {
 
 /// Checks what was named; `false` when anything is wrong.
 pub fn run(args: &Validate) -> Result<bool> {
-    if args.plant.is_empty() && args.bundle.is_empty() && args.config.is_none() {
-        bail!("nothing to validate: name a file with --plant, --bundle or --config");
-    }
     let mut checked = Vec::new();
     let mut note = |file: String, kind, outcome: Result<(), String>| {
         let mistakes: Vec<String> =
