@@ -10,5 +10,6 @@ pub mod binary;
 pub mod bugs;
 pub mod faults;
 pub mod ports;
+mod promises;
 pub mod schedule;
 pub mod world;

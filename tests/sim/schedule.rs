@@ -1,34 +1,37 @@
-//! One schedule: the line with two members a stage, everything that befalls it, and the promises.
+//! One schedule: the line with two members a stage, and everything that befalls it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use castwatch_core::backoff::Patience;
-use castwatch_core::event::{Event, Outgoing, Topic};
-use castwatch_core::payload::{Payload, Score};
-use castwatch_core::ports::{Delivery, Tally};
-use castwatch_core::runner::dlq;
-use castwatch_core::stage::{Handler, Outbox, Stage};
-use castwatch_core::{Runner, RunnerError, RunnerSettings, Shot, Verdict};
+use castwatch_core::event::{Event, Outgoing, Partition, Position, Topic};
+use castwatch_core::ports::Delivery;
+use castwatch_core::runner::chain;
+use castwatch_core::stage::Stage;
+use castwatch_core::{Runner, RunnerError, RunnerSettings, Shot};
 use castwatch_explainer::{ChartSettings, Explainer, Format};
 use castwatch_models::Bundle;
 use castwatch_notifier::Notifier;
 use castwatch_scorer::Scorer;
 use rand::Rng;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use crate::bugs::{Bug, Wrong};
 use crate::ports::{Ports, SESSION, SimConsumer};
-use crate::world::{Member, Seat, State, World};
+use crate::promises::check;
+use crate::world::{Kept, Member, Seat, State, World};
 
 /// How many members each stage has.
 const MEMBERS: usize = 2;
 /// The line must come to rest within this much simulated time.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// So long it must stay at rest: progress that was saved too early shows within this time.
+const REST: Duration = Duration::from_millis(300);
+/// A runner told to stop must end within this much simulated time, pauses included.
+const STOP: Duration = SESSION.saturating_mul(60);
 
 /// What a schedule did, for the summary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,12 +62,19 @@ pub struct Cast {
 /// # Errors
 /// The promises it broke.
 pub fn run(cast: &Cast, seed: u64, bug: Option<Bug>) -> Result<Deeds, Vec<String>> {
+    run_in(cast, World::new(seed, bug))
+}
+
+/// Runs a schedule in this world.
+///
+/// # Errors
+/// The promises it broke.
+pub fn run_in(cast: &Cast, world: World) -> Result<Deeds, Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .map_err(|e| vec![e.to_string()])?;
-    let world = World::new(seed, bug);
     runtime.block_on(Driver::new(cast, world).play())
 }
 
@@ -112,6 +122,7 @@ impl<'c> Driver<'c> {
             }
         }
         let began = Instant::now();
+        let mut rested: Option<Instant> = None;
         let mut fed = 0;
         loop {
             let (pause, feed) = {
@@ -123,25 +134,43 @@ impl<'c> Driver<'c> {
                 self.world.lock().append(event);
                 fed += 1;
             }
-            self.bury();
+            self.bury().await;
             self.expire();
             self.rebalance();
             self.revive();
-            if fed == input.events.len() && self.at_rest() {
-                break;
+            match fed == input.events.len() && self.at_rest() {
+                true if rested.get_or_insert_with(Instant::now).elapsed() >= REST => break,
+                true => {}
+                false => rested = None,
             }
             if began.elapsed() > LIMIT {
-                return Err(vec![format!("stuck: {}", self.where_stuck())]);
+                self.broke(format!("stuck: {}", self.where_stuck()));
+            }
+            let broken: Vec<String> = self.world.lock().broken.iter().cloned().collect();
+            if !broken.is_empty() {
+                return Err(broken);
             }
         }
+        let progress = self.progress();
         self.stop.send_replace(true);
-        for (_, running) in std::mem::take(&mut self.running) {
-            let _ = tokio::time::timeout(SESSION * 4, running).await;
+        for (member, running) in std::mem::take(&mut self.running) {
+            self.end(member, running).await;
+        }
+        // A late owner may still have published again; nobody may have taken saved progress back.
+        for (stage, before) in progress {
+            let after = self.progress().get(&stage).copied();
+            if after < Some(before) {
+                self.broke(format!("progress of {stage:?} went back from {before} to {after:?}"));
+            }
         }
         let state = self.world.lock();
         self.deeds.calls = state.calls;
         let broken = check(self.cast, &state, &input, calm, &mut self.deeds);
         if broken.is_empty() { Ok(self.deeds) } else { Err(broken) }
+    }
+
+    fn broke(&self, promise: String) {
+        self.world.lock().broken.insert(promise);
     }
 
     fn start(&mut self, stage: &'static str, number: usize) {
@@ -185,8 +214,29 @@ impl<'c> Driver<'c> {
         self.running.insert(member, handle);
     }
 
-    /// Takes members off the stage that died at a call or ended by themselves.
-    fn bury(&mut self) {
+    /// Waits for a runner that was told to stop. It may die on the way, but not fail.
+    async fn end(&self, member: Member, mut running: Running) {
+        let crashed = self.world.lock().seats.get(&member).map(|seat| Arc::clone(&seat.crashed));
+        let dies = async {
+            match crashed {
+                Some(crashed) => crashed.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        let wrong = tokio::select! {
+            biased;
+            () = dies => None,
+            ended = &mut running => failure(ended),
+            () = tokio::time::sleep(STOP) => Some("did not stop".into()),
+        };
+        running.abort();
+        if let Some(wrong) = wrong {
+            self.broke(format!("{member:?} {wrong}"));
+        }
+    }
+
+    /// Takes members off the stage that died at a call. None may end in any other way.
+    async fn bury(&mut self) {
         let members: Vec<Member> = self.running.keys().copied().collect();
         for member in members {
             let crashed = self.world.lock().seats.get(&member).is_some_and(|seat| {
@@ -199,6 +249,10 @@ impl<'c> Driver<'c> {
             }
             if let Some(running) = self.running.remove(&member) {
                 running.abort();
+                if !crashed {
+                    let wrong = failure(running.await).unwrap_or("ended without being told".into());
+                    self.broke(format!("{member:?} {wrong}"));
+                }
                 self.world.lock().seats.remove(&member);
                 self.deeds.crashes += 1;
                 self.gone.insert(member, Instant::now());
@@ -286,6 +340,13 @@ impl<'c> Driver<'c> {
         })
     }
 
+    /// How far each stage has saved that it came.
+    fn progress(&self) -> BTreeMap<(String, Partition), Position> {
+        let state = self.world.lock();
+        let saved = |kept: &Kept| kept.snapshot.as_ref().map_or_else(Position::default, |s| s.position);
+        state.snapshots.iter().map(|(of, kept)| (of.clone(), saved(kept))).collect()
+    }
+
     fn where_stuck(&self) -> String {
         let state = self.world.lock();
         let mut at = Vec::new();
@@ -313,6 +374,21 @@ impl<'c> Driver<'c> {
     }
 }
 
+/// What is wrong with how a runner ended, if anything: nobody takes over for good in here.
+fn failure(ended: Result<Result<(), RunnerError>, JoinError>) -> Option<String> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("failed: {}", chain(&error))),
+        Err(error) => Some(match error.try_into_panic() {
+            Ok(panic) => {
+                let words = panic.downcast_ref::<String>().map(String::as_str);
+                format!("panicked: {}", words.or_else(|| panic.downcast_ref().copied()).unwrap_or("?"))
+            }
+            Err(error) => format!("ended: {error}"),
+        }),
+    }
+}
+
 fn spawn<S>(stage: S, ports: Ports, settings: RunnerSettings, stop: watch::Receiver<bool>) -> Running
 where
     S: Stage + 'static,
@@ -323,11 +399,11 @@ where
 }
 
 /// What machines send in one schedule: shots, some of them twice, and some that are none.
-struct Input {
-    events: Vec<Outgoing>,
-    good: BTreeSet<String>,
-    duplicates: u64,
-    broken: Vec<Outgoing>,
+pub(crate) struct Input {
+    pub(crate) events: Vec<Outgoing>,
+    pub(crate) good: BTreeSet<String>,
+    pub(crate) duplicates: u64,
+    pub(crate) broken: Vec<Outgoing>,
 }
 
 impl Input {
@@ -358,161 +434,4 @@ impl Input {
         }
         input
     }
-}
-
-/// The promises.
-fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds: &mut Deeds) -> Vec<String> {
-    let mut broken: Vec<String> = state.broken.iter().cloned().collect();
-    let mut promise = |what: &str, holds: bool, detail: &dyn Debug| {
-        if !holds {
-            broken.push(format!("{what}: {detail:?}"));
-        }
-    };
-
-    // One score a shot, the same bytes as in a world without faults, wherever it was written again.
-    let scores = by_id(state, &Topic::SCORES, &mut promise);
-    let want = reference(cast, state);
-    let scored: BTreeSet<String> = want.scores.keys().cloned().collect();
-    let shots: BTreeSet<String> = input.good.iter().map(|id| format!("score:{id}")).collect();
-    promise("the reference scores every shot", scored == shots, &(scored.len(), shots.len()));
-    promise("one score a shot", scores.keys().eq(want.scores.keys()), &difference(&scores, &want.scores));
-    promise(
-        "scores do not depend on what went wrong",
-        scores == want.scores,
-        &unequal(&scores, &want.scores),
-    );
-    let defects = by_id(state, &Topic::DEFECTS, &mut promise);
-    promise("one defect event a defect", defects == want.defects, &difference(&defects, &want.defects));
-
-    // One explanation, one record, one chart, one alert a defect.
-    let ids: BTreeSet<&str> = want.defects.keys().filter_map(|id| id.strip_prefix("defect:")).collect();
-    let explanations = by_id(state, &Topic::EXPLANATIONS, &mut promise);
-    let alerts = by_id(state, &Topic::ALERTS, &mut promise);
-    let explained: BTreeSet<&str> =
-        explanations.keys().filter_map(|id| id.strip_prefix("explanation:")).collect();
-    let alerted: BTreeSet<&str> = alerts.keys().filter_map(|id| id.strip_prefix("alert:")).collect();
-    let recorded: BTreeSet<&str> = state.records.keys().map(String::as_str).collect();
-    let told: BTreeSet<&str> = state.inbox.iter().filter_map(|(id, _)| id.strip_prefix("alert:")).collect();
-    promise("one explanation a defect", explained == ids, &(explained.len(), ids.len()));
-    promise("one record a defect", recorded == ids, &(recorded.len(), ids.len()));
-    promise("one alert event a defect", alerted == ids, &(alerted.len(), ids.len()));
-    promise("every defect is told", told == ids, &(told.len(), ids.len()));
-    let mut told_bytes: BTreeMap<&str, &[u8]> = BTreeMap::new();
-    for (id, bytes) in &state.inbox {
-        promise("an alert told again is the same alert", *told_bytes.entry(id).or_insert(bytes) == bytes, id);
-    }
-    promise("claims are settled", state.claims.values().all(|settled| *settled), &state.claims);
-    let charts: BTreeSet<String> = state
-        .records
-        .values()
-        .filter_map(|r| r.chart.clone())
-        .filter(|key| state.objects.contains_key(key))
-        .collect();
-    promise("one chart a defect", charts.len() == ids.len(), &(charts.len(), ids.len()));
-    promise("no other charts", state.objects.keys().all(|k| charts.contains(k)), &state.objects.len());
-
-    // What can't be read is kept as it came.
-    let kept = by_id(state, &Topic::SHOTS.dead_letters(), &mut promise);
-    let bytes: BTreeSet<&[u8]> = kept.values().map(Vec::as_slice).collect();
-    let sent: BTreeSet<&[u8]> = input.broken.iter().map(|e| &e.event.data[..]).collect();
-    promise("broken messages are kept as they came", bytes == sent && kept.len() == sent.len(), &kept.len());
-    let named = state.messages(&Topic::SHOTS.dead_letters()).all(|m| m.event.extension(dlq::ERROR).is_some());
-    promise("dead letters say why", named, &());
-
-    // The books balance, to the shot.
-    let mut tally = Tally::default();
-    for ((_, partition), kept) in &state.snapshots {
-        if let Some(snapshot) = &kept.snapshot {
-            promise("the books balance", snapshot.tally.balances(), &(partition, snapshot.tally));
-            if partition.topic == Topic::SHOTS {
-                tally.add(&snapshot.tally);
-            }
-        }
-    }
-    let expected = Tally {
-        taken: input.events.len() as u64,
-        done: input.good.len() as u64,
-        duplicates: input.duplicates,
-        dead_letters: input.broken.len() as u64,
-    };
-    promise("the scorer's books are exact", tally == expected, &(tally, expected));
-
-    if calm {
-        let messages = |topic: &Topic| state.messages(topic).count();
-        promise(
-            "without faults nothing is written twice",
-            messages(&Topic::SCORES) == scores.len(),
-            &scores.len(),
-        );
-        promise("without faults nothing is told twice", state.inbox.len() == ids.len(), &state.inbox.len());
-    }
-    deeds.shots = input.good.len();
-    deeds.defects = ids.len();
-    broken
-}
-
-/// The data of a topic by event id; the same id must carry the same bytes.
-fn by_id(
-    state: &State,
-    topic: &Topic,
-    promise: &mut impl FnMut(&str, bool, &dyn Debug),
-) -> BTreeMap<String, Vec<u8>> {
-    let mut events = BTreeMap::new();
-    for message in state.messages(topic) {
-        let data = message.event.data.to_vec();
-        let there = events.entry(message.event.id.clone()).or_insert_with(|| data.clone());
-        promise("an event written again is the same event", *there == data, &message.event.id);
-    }
-    events
-}
-
-struct Reference {
-    scores: BTreeMap<String, Vec<u8>>,
-    defects: BTreeMap<String, Vec<u8>>,
-}
-
-/// What one scorer that nothing befalls makes of the same log, message by message.
-fn reference(cast: &Cast, state: &State) -> Reference {
-    let scorer = Scorer::new(Arc::clone(&cast.bundle));
-    let mut reference = Reference { scores: BTreeMap::new(), defects: BTreeMap::new() };
-    for (partition, messages) in state.log.iter().filter(|(p, _)| p.topic == Topic::SHOTS) {
-        let Ok(mut handler) = scorer.open(partition, &bytes::Bytes::new()) else { continue };
-        for message in messages {
-            let mut out = Outbox::default();
-            poll_once(handler.handle(std::slice::from_ref(message), &mut out));
-            for event in out.into_events() {
-                let data = event.event.data.to_vec();
-                match event.topic == Topic::SCORES {
-                    true => reference.scores.insert(event.event.id, data),
-                    false => reference.defects.insert(event.event.id, data),
-                };
-            }
-        }
-    }
-    let defects = reference.scores.values().filter_map(|d| serde_json::from_slice::<Score>(d).ok());
-    debug_assert_eq!(defects.filter(|s| s.verdict == Verdict::Defect).count(), reference.defects.len());
-    debug_assert!(reference.scores.keys().all(|id| id.starts_with(Score::KIND)));
-    reference
-}
-
-/// The scorer waits for nothing, so that one poll is its whole work.
-fn poll_once<F: Future>(future: F) {
-    let mut future = std::pin::pin!(future);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(future.as_mut().poll(&mut context).is_ready(), "the scorer waited for something");
-}
-
-fn difference<V>(a: &BTreeMap<String, V>, b: &BTreeMap<String, V>) -> (Vec<String>, Vec<String>) {
-    let only = |a: &BTreeMap<String, V>, b: &BTreeMap<String, V>| {
-        a.keys().filter(|k| !b.contains_key(*k)).take(3).cloned().collect()
-    };
-    (only(a, b), only(b, a))
-}
-
-fn unequal(a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>) -> Vec<(String, String)> {
-    a.iter()
-        .filter_map(|(k, x)| b.get(k).filter(|y| *y != x).map(|y| (x, y)))
-        .take(1)
-        .map(|(x, y)| (String::from_utf8_lossy(x).into_owned(), String::from_utf8_lossy(y).into_owned()))
-        .collect()
 }
