@@ -13,7 +13,7 @@ use castwatch_ingest::{SimSettings, Simulator};
 use castwatch_models::Bundle;
 use castwatch_sim::bugs::Bug;
 use castwatch_sim::ports::{Ports, SimConsumer};
-use castwatch_sim::schedule::{Cast, Deeds, run};
+use castwatch_sim::schedule::{Cast, Deeds, run, run_in};
 use castwatch_sim::world::{Member, World};
 
 fn cast() -> Cast {
@@ -106,10 +106,19 @@ fn every_planted_bug_is_caught() {
 }
 
 #[test]
+fn planted_bugs_are_caught_because_of_faults() {
+    let cast = cast();
+    for bug in Bug::ALL {
+        let broken = (0..25).find_map(|seed| run_in(&cast, World::calm(seed, Some(bug))).err());
+        assert_eq!(broken.is_none(), bug.needs_faults(), "{bug:?} where nothing goes wrong: {broken:?}");
+    }
+}
+
+#[test]
 fn the_simulated_ports_keep_the_contract_of_real_ones() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        let world = World::calm(1);
+        let world = World::calm(1, None);
         let member = Member { stage: "contract", number: 0, incarnation: 0 };
         let ports = Ports::new(world.clone(), member);
         contract::log(&ports, |stage, topics| SimConsumer::alone(&world, stage, topics)).await;

@@ -1,7 +1,8 @@
 //! Faults of a castwatch that could have been: planted to show that the schedules catch them.
 //!
-//! Each stands for a mistake that real pipelines shipped. The mistakes live in the simulated
-//! ports and in [`Wrong`], a stage around the real one, so that the product has no hook for them.
+//! Each stands for a mistake that real pipelines shipped, and most of them work well until
+//! something fails. The mistakes live in the simulated ports and in [`Wrong`], a stage around the
+//! real one, so that the product has no hook for them; the promises know nothing of them.
 
 use bytes::Bytes;
 use castwatch_core::event::{Message, Partition, Topic};
@@ -10,11 +11,13 @@ use castwatch_core::stage::{Handler, Outbox, Outcome, Stage, StateError, Stop};
 /// A planted mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Progress is saved for messages whose effects have not happened yet.
+    /// Progress is saved when messages are handed over, before their effects (auto-commit).
     ProgressBeforeEffects,
     /// A claim that was begun counts as done.
     ClaimByPresence,
-    /// A snapshot holds the new state with an old position.
+    /// A claim that was settled counts as new.
+    ClaimsIgnored,
+    /// A snapshot is written in two steps, the state first.
     SnapshotWithoutPosition,
     /// A snapshot holds the new position without the state.
     PositionWithoutState,
@@ -30,15 +33,18 @@ pub enum Bug {
     NewIdOnRetry,
     /// A partition that comes back is not read on (vector #22006).
     SilentAfterRebalance,
+    /// A stage panics where it should try again; whoever restarts it never notices.
+    PanicOnFailure,
     /// What can't be read is dropped.
     DeadLettersDropped,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ProgressBeforeEffects,
         Self::ClaimByPresence,
+        Self::ClaimsIgnored,
         Self::SnapshotWithoutPosition,
         Self::PositionWithoutState,
         Self::WriteAfterRevoke,
@@ -47,8 +53,15 @@ impl Bug {
         Self::PastAFailure,
         Self::NewIdOnRetry,
         Self::SilentAfterRebalance,
+        Self::PanicOnFailure,
         Self::DeadLettersDropped,
     ];
+
+    /// Whether it does harm only when something goes wrong or partitions change hands.
+    #[must_use]
+    pub fn needs_faults(self) -> bool {
+        self != Self::DeadLettersDropped
+    }
 }
 
 /// A stage, with a mistake in how it tells its outcome or without one.
@@ -64,7 +77,6 @@ pub struct Wrong<S> {
 pub struct WrongHandler<H> {
     handler: H,
     bug: Option<Bug>,
-    held: Vec<Message>,
 }
 
 impl<S: Stage> Stage for Wrong<S> {
@@ -79,37 +91,18 @@ impl<S: Stage> Stage for Wrong<S> {
     }
 
     fn open(&self, partition: &Partition, state: &Bytes) -> Result<Self::Handler, StateError> {
-        Ok(WrongHandler { handler: self.stage.open(partition, state)?, bug: self.bug, held: Vec::new() })
+        Ok(WrongHandler { handler: self.stage.open(partition, state)?, bug: self.bug })
     }
 }
 
 impl<H: Handler> Handler for WrongHandler<H> {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
-        match self.bug {
-            Some(Bug::ProgressBeforeEffects) => {
-                // The last message of each batch is called done now and worked on with the next.
-                let mut late = std::mem::take(&mut self.held);
-                late.extend_from_slice(messages);
-                if let Some(last) = late.pop() {
-                    self.held.push(last);
-                }
-                let mut done = 0;
-                while done < late.len() {
-                    let outcome = self.handler.handle(&late[done..], out).await;
-                    done += outcome.done + usize::from(outcome.stop.is_some());
-                }
-                Outcome::all(messages.len())
-            }
-            Some(Bug::PastAFailure) => {
-                let outcome = self.handler.handle(messages, out).await;
-                match outcome.stop {
-                    Some(Stop::Retry(_)) if outcome.done + 1 == messages.len() => {
-                        Outcome::all(messages.len())
-                    }
-                    stop => Outcome { done: outcome.done, stop },
-                }
-            }
-            _ => self.handler.handle(messages, out).await,
+        let outcome = self.handler.handle(messages, out).await;
+        let last = outcome.done + 1 == messages.len();
+        match (self.bug, outcome.stop) {
+            (Some(Bug::PastAFailure), Some(Stop::Retry(_))) if last => Outcome::all(messages.len()),
+            (Some(Bug::PanicOnFailure), Some(Stop::Retry(error))) => panic!("{error}"),
+            (_, stop) => Outcome { done: outcome.done, stop },
         }
     }
 

@@ -120,7 +120,8 @@ impl Publisher for Ports {
                         continue;
                     }
                     let mut event = event.clone();
-                    if state.bug == Some(Bug::NewIdOnRetry) {
+                    let again = || state.messages(&event.topic).any(|m| m.event.id == event.event.id);
+                    if state.bug == Some(Bug::NewIdOnRetry) && again() {
                         event.event.id = format!("{}#{}", event.event.id, state.calls);
                     }
                     state.append(&event);
@@ -166,21 +167,17 @@ impl Snapshots for Ports {
             if !newest && bug != Some(Bug::WriteAfterRevoke) {
                 return Err(PortError::Fenced { what: "save a snapshot".into() });
             }
-            if extent == Extent::Half {
-                return Ok(()); // A snapshot is replaced as a whole or not at all.
-            }
-            let mut snapshot = snapshot.clone();
-            match bug {
-                Some(Bug::SnapshotWithoutPosition) => {
-                    snapshot.position = entry.snapshot.as_ref().map_or(Position(0), |s| s.position);
+            let mut new = snapshot.clone();
+            match (bug, extent) {
+                (Some(Bug::PositionWithoutState), Extent::Whole) => new.state = Bytes::new(),
+                (Some(Bug::SnapshotWithoutPosition), Extent::Half) => {
+                    new = Snapshot { state: new.state, ..entry.snapshot.clone().unwrap_or_default() };
                 }
-                Some(Bug::PositionWithoutState) => snapshot.state = Bytes::new(),
-                _ => {}
+                // A snapshot is replaced as a whole or not at all.
+                (_, Extent::Half) => return Ok(()),
+                (_, Extent::Whole) => {}
             }
-            entry.snapshot = Some(snapshot);
-            if !newest {
-                state.broken.insert(format!("an old owner's write to {stage} {partition} was taken"));
-            }
+            entry.snapshot = Some(new);
             Ok(())
         })
         .await
@@ -219,13 +216,16 @@ impl Records for Ports {
             if extent == Extent::Half {
                 return Ok(Claim::Fresh);
             }
-            Ok(match state.claims.get(id) {
+            let there = state.claims.get(id).copied();
+            state.too_late.insert((self.member, id.to_owned()), there == Some(true));
+            Ok(match there {
                 None => {
                     state.claims.insert(id.to_owned(), false);
                     Claim::Fresh
                 }
                 Some(false) if state.bug == Some(Bug::ClaimByPresence) => Claim::Settled,
                 Some(false) => Claim::Begun,
+                Some(true) if state.bug == Some(Bug::ClaimsIgnored) => Claim::Fresh,
                 Some(true) => Claim::Settled,
             })
         })
@@ -305,6 +305,11 @@ impl Sender for Ports {
         let bytes = serde_json::to_vec(alert).map_err(SendError::refused)?;
         self.call("send an alert", |state, extent| {
             if extent == Extent::Whole {
+                // Whoever claimed before another settled may still send: the ids are the same.
+                let claim = (self.member, format!("{}#{}", alert.id, self.name()));
+                if state.too_late.get(&claim) != Some(&false) {
+                    state.broken.insert(format!("{} was sent by one who did not have its claim", claim.1));
+                }
                 state.inbox.push((alert.id.clone(), bytes.clone()));
             }
             Ok(())
@@ -345,7 +350,7 @@ impl SimConsumer {
 
     fn ready(&mut self) -> Option<Delivery> {
         let mut state = self.ports.world.lock();
-        let State { seats, log, rng, .. } = &mut *state;
+        let State { seats, log, rng, snapshots, owners, bug, .. } = &mut *state;
         let seat = seats.get_mut(&self.ports.member)?;
         if let Some(news) = seat.news.pop_front() {
             if let Delivery::Lost(partitions) = &news {
@@ -366,6 +371,13 @@ impl SimConsumer {
         let batch = messages[..rng.random_range(1..=messages.len().min(8))].to_vec();
         cursor.0 += batch.len() as u64;
         self.last = Some(partition.clone());
+        let Member { stage, .. } = self.ports.member;
+        if *bug == Some(Bug::ProgressBeforeEffects)
+            && owners.get(&(stage, partition.clone())) == Some(&self.ports.member)
+        {
+            let kept = snapshots.entry((stage.to_owned(), partition.clone())).or_default();
+            kept.snapshot.get_or_insert_default().position = *cursor;
+        }
         Some(Delivery::Batch(partition, batch))
     }
 }

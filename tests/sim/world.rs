@@ -68,6 +68,8 @@ pub struct State {
     pub records: BTreeMap<String, Explanation>,
     /// Claims: settled or not.
     pub claims: BTreeMap<String, bool>,
+    /// Whether a claim was settled already when a member last asked for it, whatever it was told.
+    pub too_late: BTreeMap<(Member, String), bool>,
     /// Charts by key.
     pub objects: BTreeMap<String, Bytes>,
     /// Alerts in the order they arrived: id and bytes.
@@ -99,13 +101,13 @@ impl World {
     }
 
     /// An empty world in which nothing goes wrong.
-    pub fn calm(seed: u64) -> Self {
+    pub fn calm(seed: u64, bug: Option<Bug>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut plan = Plan::draw(&mut rng);
         while !plan.is_calm() {
             plan = Plan::draw(&mut rng);
         }
-        Self::with(rng, plan, None)
+        Self::with(rng, plan, bug)
     }
 
     fn with(rng: StdRng, plan: Plan, bug: Option<Bug>) -> Self {
@@ -118,6 +120,7 @@ impl World {
             snapshots: BTreeMap::new(),
             records: BTreeMap::new(),
             claims: BTreeMap::new(),
+            too_late: BTreeMap::new(),
             objects: BTreeMap::new(),
             inbox: Vec::new(),
             seats: BTreeMap::new(),
