@@ -50,7 +50,6 @@ export const sparkline = (shots, slots, label) => {
     svg("use", { href: `#m-${at.shot.verdict}`, class: `mark ${at.shot.verdict}`, x: (at.x - 4).toFixed(1), y: (at.y - 4).toFixed(1), width: 8, height: 8 }));
   return svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
     svg("line", { class: "spark-floor", x1: 0, x2: WIDTH, y1: FLOOR, y2: FLOOR }),
-    svg("line", { class: "spark-half", x1: 0, x2: WIDTH, y1: y(0.5), y2: y(0.5) }),
     svg("path", { class: "spark-line", d: line }),
     ...marks);
 };

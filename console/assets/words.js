@@ -2,7 +2,7 @@
 
 const WORDS = {
   ko: {
-    title: "castwatch · 주조 감시",
+    title: "castwatch · 다이캐스팅 품질 감시",
     tagline: "다이캐스팅 품질 감시",
     connecting: "연결 중",
     live: "실시간",
@@ -15,13 +15,13 @@ const WORDS = {
     newAlerts: "새 알림",
     seen: "새 알림 확인",
     strip: "최근 샷",
-    stripHint: "왼쪽이 가장 최근",
+    stripHint: "왼쪽이 최신",
     ok: "양품",
     suspect: "의심",
     defect: "불량",
     unscorable: "판정 불가",
     die: "금형",
-    shotNo: (n) => `${n}번 샷`,
+    shotNo: (n) => `샷 번호 ${n}`,
     tryShot: "시사출",
     probability: "불량 확률",
     perMinute: "분당 샷",
@@ -29,6 +29,7 @@ const WORDS = {
     tooFew: "측정값이 부족해 판정할 수 없습니다",
     trend: (n) => `최근 ${n}샷의 불량 확률`,
     defectList: "불량 기록",
+    defectHint: "모델의 불량 기준을 넘은 샷",
     allMachines: "전체 설비",
     onlyMachine: (name) => `${name}만 보기`,
     equipment: "점검할 설비",
@@ -39,7 +40,7 @@ const WORDS = {
     older: "이전 불량 더 보기",
     noDefects: "아직 기록된 불량이 없습니다.",
     noMachines: "첫 샷을 기다리는 중입니다.",
-    loadFailed: "불량 기록을 읽지 못했습니다.",
+    loadFailed: "불량 기록을 불러오지 못했습니다.",
     retry: "다시 시도",
     theme: { auto: "화면: 자동", light: "화면: 밝게", dark: "화면: 어둡게" },
     langButton: "English",
@@ -74,6 +75,7 @@ const WORDS = {
     tooFew: "Too few readings to judge it",
     trend: (n) => `Defect probability of the last ${n} shots`,
     defectList: "Defects",
+    defectHint: "above the model's threshold",
     allMachines: "All machines",
     onlyMachine: (name) => `Only ${name}`,
     equipment: "Look at",
@@ -113,12 +115,12 @@ export const translate = (root) => {
 /** A probability for people; no model is wholly sure. */
 export const percent = (p) => {
   if (p === null || p === undefined) return "–";
-  if (p >= 0.995) return ">99 %";
-  if (p > 0 && p < 0.01) return "<1 %";
-  return `${Math.round(p * 100)} %`;
+  if (p >= 0.995) return ">99%";
+  if (p > 0 && p < 0.01) return "<1%";
+  return `${Math.round(p * 100)}%`;
 };
 
-export const rate = (part, all) => (all === 0 ? "–" : `${((100 * part) / all).toFixed(part * 10 >= all ? 0 : 1)} %`);
+export const rate = (part, all) => (all === 0 ? "–" : `${((100 * part) / all).toFixed(part * 10 >= all ? 0 : 1)}%`);
 
 export const count = (n) => n.toLocaleString(lang() === "ko" ? "ko-KR" : "en-US");
 

@@ -120,7 +120,7 @@ fn headline(explanation: &Explanation, lang: Lang) -> String {
     format!("{} · {} {}", score.machine, lang.pick("금형", "die"), score.die)
 }
 
-/// Verdict, machine, die, cycle, time and the summary; returns where it ends.
+/// Verdict, machine, die, shot number, time and the summary; returns where it ends.
 fn head<B: DrawingBackend>(area: &Area<B>, explanation: &Explanation, lang: Lang) -> Drawn<B, i32> {
     let score = &explanation.score;
     let mut badge = words::verdict(score.verdict, lang).to_owned();
@@ -137,7 +137,7 @@ fn head<B: DrawingBackend>(area: &Area<B>, explanation: &Explanation, lang: Lang
     let at = score.ended_at;
     let time = at.offset().to_datetime(at.instant()).strftime("%Y-%m-%d %H:%M:%S");
     let offset = at.to_string().split_off(at.to_string().len() - 6);
-    let line = format!("{} {} · {time} ({offset})", lang.pick("사이클", "Cycle"), score.cycle);
+    let line = format!("{} {} · {time} ({offset})", lang.pick("샷 번호", "Shot"), score.cycle);
     fitted(area, (x, 67), style(FontStyle::Normal, 18.0, MUTED), &line, RIGHT - x)?;
 
     let (summary, room) = (lang.of(&explanation.summary), (RIGHT - LEFT) as f32);
@@ -226,7 +226,7 @@ fn table<B: DrawingBackend>(area: &Area<B>, rows: &[Row], lang: Lang, top: i32, 
         lang.pick("항목", "Reading"),
         lang.pick("이번 샷", "This shot"),
         lang.pick("평소", "Usual"),
-        lang.pick("불량에 준 영향", "Effect on the verdict"),
+        lang.pick("판정에 미친 영향", "Effect on the verdict"),
     ];
     let column = |texts: fn(&Row) -> &str, title: &str, most: i32| {
         let widest = rows.iter().map(|r| width(texts(r), r.weight, ROW)).max().unwrap_or(0);

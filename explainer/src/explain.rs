@@ -202,13 +202,16 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
         let value =
             row.value.map(|v| format!(" {}", words::quantity(v, None, &row.unit))).unwrap_or_default();
         return match lang {
-            Lang::Ko => format!("{name}{value}: 불량 쪽으로 가장 크게 작용함"),
+            Lang::Ko => format!("{name}{value}: 불량 판정에 가장 큰 영향을 줌"),
             Lang::En => format!("{name}{value} speaks most for a defect"),
         };
     };
     let Some(value) = row.value else {
         return match (came(spec, defect), lang) {
-            (Some(code), Lang::Ko) => format!("{name}: 쓸 수 없는 값 {code}"),
+            (Some(code), Lang::Ko) if spec.no_sensor.contains(&code) => {
+                format!("{name}: 측정값이 아닌 값 {code}(센서 이상 코드)")
+            }
+            (Some(code), Lang::Ko) => format!("{name}: 측정값이 아닌 값 {code}(측정 범위 밖)"),
             (Some(code), Lang::En) => format!("{name} sent {code}, which is no measurement"),
             (None, Lang::Ko) => format!("{name}: 측정값 없음"),
             (None, Lang::En) => format!("{name} has no value"),
@@ -220,16 +223,16 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
     let name = format!("{name}{between}{shown}");
     let Some(usual) = &row.usual else {
         return match lang {
-            Lang::Ko => format!("{name}: 불량 쪽으로 가장 크게 작용함, 이 금형의 이력이 아직 부족함"),
+            Lang::Ko => format!("{name}: 불량 판정에 가장 큰 영향을 줌, 이 금형의 이력이 아직 부족함"),
             Lang::En => format!("{name} speaks most for a defect; this die has too little history yet"),
         };
     };
     let around = words::with_unit(words::around(usual), &row.unit);
     let off = value - usual.centre;
-    if off.abs() <= usual.spread {
+    if within(value, usual) {
         return match lang {
             Lang::Ko => {
-                format!("{name}: 이 금형의 평소 {around} 안이지만 불량 쪽으로 가장 크게 작용함")
+                format!("{name}: 이 금형의 평소 범위({around}) 안이지만 불량 판정에 가장 큰 영향을 줌")
             }
             Lang::En => format!("{name} is within this die's usual {around}, yet speaks most for a defect"),
         };
@@ -241,9 +244,14 @@ fn said(cause: &Row<'_>, defect: &Defect, lang: Lang) -> String {
     };
     let (side_ko, side_en) = if off < 0.0 { ("낮음", "below") } else { ("높음", "above") };
     match lang {
-        Lang::Ko => format!("{name}: 이 금형의 평소 {around}보다 {far_ko}{side_ko}"),
+        Lang::Ko => format!("{name}: 이 금형의 평소 값({around})보다 {far_ko}{side_ko}"),
         Lang::En => format!("{name} is {far_en}{side_en} this die's usual {around}"),
     }
+}
+
+/// Whether a value is no further from the usual one than values usually are.
+fn within(value: f64, usual: &Usual) -> bool {
+    (value - usual.centre).abs() <= usual.spread
 }
 
 /// What goes with the cause: the probability, and whether the die was warming up.
@@ -268,6 +276,7 @@ fn notes(features: &[FeatureSpec], defect: &Defect, lang: Lang) -> String {
     if let Some(shots) = since {
         let nth = shots + 1.0;
         notes.push(match lang {
+            Lang::Ko if nth == 1.0 => "재가동 후 첫 샷: 예열 중".into(),
             Lang::Ko => format!("재가동 후 {nth}번째 샷: 예열 중"),
             Lang::En => format!("warm-up: shot {nth} since the restart"),
         });
@@ -308,16 +317,23 @@ fn remedy(cause: &Row<'_>) -> (Words, Words) {
                 .into();
         };
         let (low, high) = (lang.of(&spec.advice_low), lang.of(&spec.advice_high));
-        let range = row.usual.as_ref().map(|usual| range(spec, usual, lang)).unwrap_or_default();
-        match row.usual.map(|usual| value - usual.centre) {
-            Some(off) if off < 0.0 => words::sentences(&[low, &range]),
-            Some(off) if off > 0.0 => words::sentences(&[high, &range]),
-            _ => {
-                let low = format!("{}: {low}", lang.pick("낮은 경우", "If it is too low"));
-                let high = format!("{}: {high}", lang.pick("높은 경우", "If it is too high"));
-                words::sentences(&[&low, &high, &range])
-            }
-        }
+        let Some(usual) = &row.usual else {
+            let low = format!("{}: {low}", lang.pick("낮은 경우", "If it is too low"));
+            let high = format!("{}: {high}", lang.pick("높은 경우", "If it is too high"));
+            return words::sentences(&[&low, &high]);
+        };
+        // What is usual is neither too low nor too high: advice for either would claim a fault.
+        let to_do = if within(value, usual) {
+            let ko = "이 값만으로는 이상이라고 할 수 없습니다. 차트에서 그다음으로 큰 막대를 확인하고, 이후 샷의 변화를 지켜보십시오.";
+            let en =
+                "This value alone is no fault. See the chart's next longest bars, and watch the next shots.";
+            lang.pick(ko, en)
+        } else if value < usual.centre {
+            low
+        } else {
+            high
+        };
+        words::sentences(&[to_do, &range(spec, usual, lang)])
     });
     (spec.equipment.clone(), advice)
 }

@@ -141,9 +141,9 @@ fn the_cause_is_a_reading_if_one_speaks_for_a_defect() {
     assert_eq!(told.cause, "shot_gap");
     assert_eq!(
         told.summary.en,
-        "Time since the last shot 312 s speaks most for a defect (defect probability 94 %)"
+        "Time since the last shot 312 s speaks most for a defect (defect probability 94%)"
     );
-    assert_eq!(told.summary.ko, "직전 샷과의 간격 312 s: 불량 쪽으로 가장 크게 작용함 (불량 확률 94 %)");
+    assert_eq!(told.summary.ko, "직전 샷과의 간격 312 s: 불량 판정에 가장 큰 영향을 줌 (불량 확률 94%)");
     assert!(told.advice.ko.ends_with("검사하십시오."));
 }
 
@@ -152,25 +152,25 @@ fn says_what_is_wrong_against_usual() {
     let told = Case::new().pressure(Some(268.0), Some((331.0, 4.0)));
     assert_eq!(
         told.summary.ko,
-        "주조 압력 268 bar: 이 금형의 평소 331 ± 4 bar보다 훨씬 낮음 (불량 확률 94 %)"
+        "주조 압력 268 bar: 이 금형의 평소 값(331 ± 4 bar)보다 훨씬 낮음 (불량 확률 94%)"
     );
     assert_eq!(
         told.summary.en,
-        "Casting pressure 268 bar is far below this die's usual 331 ± 4 bar (defect probability 94 %)"
+        "Casting pressure 268 bar is far below this die's usual 331 ± 4 bar (defect probability 94%)"
     );
     assert_eq!(told.equipment, say("증압부", "intensifier"));
     assert_eq!(told.advice.ko, "압력을 올리십시오. 목표 범위 323~339 bar.");
     assert_eq!(told.advice.en, "Raise the pressure. Target range 323 to 339 bar.");
 
     let told = Case::new().pressure(Some(345.0), Some((331.0, 4.0)));
-    assert!(told.summary.ko.contains("평소 331 ± 4 bar보다 높음"), "{}", told.summary.ko);
+    assert!(told.summary.ko.contains("평소 값(331 ± 4 bar)보다 높음"), "{}", told.summary.ko);
     assert!(told.advice.en.starts_with("Lower the pressure."));
     let told = Case::new().pressure(Some(337.0), Some((331.0, 4.0)));
     assert!(told.summary.en.contains("slightly above"), "{}", told.summary.en);
     assert!(told.summary.ko.contains("보다 약간 높음"), "{}", told.summary.ko);
     let told = Case::new().pressure(Some(333.0), Some((331.0, 4.0)));
     assert!(told.summary.en.contains("is within this die's usual 331 ± 4 bar, yet"), "{}", told.summary.en);
-    assert!(told.summary.ko.contains("평소 331 ± 4 bar 안이지만"), "{}", told.summary.ko);
+    assert!(told.summary.ko.contains("평소 범위(331 ± 4 bar) 안이지만"), "{}", told.summary.ko);
     // A spread of nothing: any other value is far away, the target is the one value.
     let told = Case::new().pressure(Some(330.0), Some((331.0, 0.0)));
     assert!(told.summary.en.contains("far below this die's usual 331 ± 0 bar"), "{}", told.summary.en);
@@ -178,6 +178,28 @@ fn says_what_is_wrong_against_usual() {
     // The range stays plausible.
     let told = Case::new().pressure(Some(300.0), Some((490.0, 8.0)));
     assert!(told.advice.en.ends_with("Target range 474 to 500 bar."), "{}", told.advice.en);
+}
+
+#[test]
+fn a_usual_value_is_never_advised_as_too_low_or_too_high() {
+    for value in [327.0, 330.0, 331.0, 332.0, 335.0] {
+        let told = Case::new().pressure(Some(value), Some((331.0, 4.0)));
+        assert!(told.summary.ko.contains("안이지만"), "{value}: {}", told.summary.ko);
+        assert_eq!(
+            told.advice.ko,
+            "이 값만으로는 이상이라고 할 수 없습니다. 차트에서 그다음으로 큰 막대를 확인하고, \
+             이후 샷의 변화를 지켜보십시오. 목표 범위 323~339 bar."
+        );
+        assert_eq!(
+            told.advice.en,
+            "This value alone is no fault. See the chart's next longest bars, and watch the next shots. \
+             Target range 323 to 339 bar."
+        );
+    }
+    for (value, ko) in [(326.9, "압력을 올리십시오."), (335.1, "압력을 내리십시오.")] {
+        let told = Case::new().pressure(Some(value), Some((331.0, 4.0)));
+        assert!(told.advice.ko.starts_with(ko), "{value}: {}", told.advice.ko);
+    }
 }
 
 #[test]
@@ -197,7 +219,11 @@ fn a_name_that_ends_in_a_number_is_kept_from_the_value() {
 fn says_when_nothing_was_measured_or_nothing_is_known() {
     let told = Case::new().pressure(Some(450.0), Some((331.0, 4.0)));
     assert_eq!(told.attributions[0].value, None);
-    assert!(told.summary.ko.starts_with("주조 압력: 쓸 수 없는 값 450 ("), "{}", told.summary.ko);
+    assert!(
+        told.summary.ko.starts_with("주조 압력: 측정값이 아닌 값 450(센서 이상 코드) ("),
+        "{}",
+        told.summary.ko
+    );
     assert!(
         told.summary.en.starts_with("Casting pressure sent 450, which is no measurement ("),
         "{}",
@@ -206,6 +232,8 @@ fn says_when_nothing_was_measured_or_nothing_is_known() {
     assert_eq!(told.advice.en, "Check the sensor, its wiring and its connection.");
     let told = Case::new().pressure(Some(65_535.0), None);
     assert!(told.summary.en.starts_with("Casting pressure sent 65535, "), "{}", told.summary.en);
+    let out = "주조 압력: 측정값이 아닌 값 65535(측정 범위 밖) (";
+    assert!(told.summary.ko.starts_with(out), "{}", told.summary.ko);
     let told = Case::new().pressure(None, Some((331.0, 4.0)));
     assert!(told.summary.ko.starts_with("주조 압력: 측정값 없음 ("), "{}", told.summary.ko);
     assert!(told.summary.en.starts_with("Casting pressure has no value ("), "{}", told.summary.en);
@@ -227,12 +255,15 @@ fn says_when_the_die_was_warming_up() {
     case.defect.score.try_shot = true;
     let told = case.tell().unwrap();
     assert!(
-        told.summary.ko.ends_with("(불량 확률 94 %, 시사출, 재가동 후 3번째 샷: 예열 중)"),
+        told.summary.ko.ends_with("(불량 확률 94%, 시사출, 재가동 후 3번째 샷: 예열 중)"),
         "{}",
         told.summary.ko
     );
-    let note = "(defect probability 94 %, try shot, warm-up: shot 3 since the restart)";
+    let note = "(defect probability 94%, try shot, warm-up: shot 3 since the restart)";
     assert!(told.summary.en.ends_with(note), "{}", told.summary.en);
+    case.defect.features[5] = Some(0.0);
+    let told = case.tell().unwrap();
+    assert!(told.summary.ko.ends_with("재가동 후 첫 샷: 예열 중)"), "{}", told.summary.ko);
 }
 
 #[test]

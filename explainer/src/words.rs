@@ -54,10 +54,10 @@ pub(crate) const fn verdict(verdict: Verdict, lang: Lang) -> &'static str {
 pub(crate) fn percent(probability: f64) -> String {
     let percent = probability * 100.0;
     match percent {
-        p if p >= 99.95 => "> 99.9 %".into(),
-        p if p < 0.05 => "< 0.1 %".into(),
-        p if (1.0..99.0).contains(&p) => format!("{p:.0} %"),
-        p => format!("{p:.1} %"),
+        p if p >= 99.95 => ">99.9%".into(),
+        p if p < 0.05 => "<0.1%".into(),
+        p if (1.0..99.0).contains(&p) => format!("{p:.0}%"),
+        p => format!("{p:.1}%"),
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     fn percent_never_says_certain() {
         let said: Vec<String> =
             [1.0, 0.9996, 0.994, 0.94, 0.5, 0.004, 0.0].into_iter().map(percent).collect();
-        assert_eq!(said, ["> 99.9 %", "> 99.9 %", "99.4 %", "94 %", "50 %", "0.4 %", "< 0.1 %"]);
+        assert_eq!(said, [">99.9%", ">99.9%", "99.4%", "94%", "50%", "0.4%", "<0.1%"]);
     }
 
     #[test]

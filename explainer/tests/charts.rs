@@ -130,13 +130,12 @@ fn bars_are_as_long_as_their_shares() {
 fn the_title_says_what_and_when() {
     let all = texts(&chart::svg(&samples::plain(), Lang::Ko)).join("\n");
     for part in
-        ["불량 95 %", "DCM-03 · 금형 8722", "사이클 258 · 2026-01-15 16:45:06 (+09:00)", "331 ± 4", "268 bar"]
+        ["불량 95%", "DCM-03 · 금형 8722", "샷 번호 258 · 2026-01-15 16:45:06 (+09:00)", "331 ± 4", "268 bar"]
     {
         assert!(all.contains(part), "{part} is not in\n{all}");
     }
     let all = texts(&chart::svg(&samples::plain(), Lang::En)).join("\n");
-    for part in
-        ["Defect 95 %", "DCM-03 · die 8722", "Cycle 258", "Casting pressure", "none", "−3.12", "+2.94"]
+    for part in ["Defect 95%", "DCM-03 · die 8722", "Shot 258", "Casting pressure", "none", "−3.12", "+2.94"]
     {
         assert!(all.contains(part), "{part} is not in\n{all}");
     }

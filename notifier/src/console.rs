@@ -111,7 +111,7 @@ mod tests {
         let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
             text,
-            "불량 · DCM-03 · 금형 8722 · 258번 샷 — 주조 압력이 251 bar로 평소(331 bar)보다 낮습니다. [2J \
+            "불량 · DCM-03 · 금형 8722 · 샷 번호 258 — 주조 압력이 251 bar로 평소(331 bar)보다 낮습니다. [2J \
              | Defect · DCM-03 · die 8722 · shot 258 — Casting pressure is 251 bar, below its usual 331 bar.\n"
         );
     }

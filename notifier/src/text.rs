@@ -25,7 +25,7 @@ fn title(explanation: &Explanation) -> Words {
     let score = &explanation.score;
     let (ko, en) = if score.try_shot { (" (시사출)", " (try shot)") } else { ("", "") };
     Words {
-        ko: format!("불량 · {} · 금형 {} · {}번 샷{ko}", score.machine, score.die, score.cycle),
+        ko: format!("불량 · {} · 금형 {} · 샷 번호 {}{ko}", score.machine, score.die, score.cycle),
         en: format!("Defect · {} · die {} · shot {}{en}", score.machine, score.die, score.cycle),
     }
 }
@@ -63,7 +63,7 @@ mod tests {
         let explanation = crate::stage::tests::explanation("DCM-03", 258);
         let alert = alert(&explanation, &["console".into()]);
         assert_eq!(alert.id, "alert:DCM-03~8722~20260115T074506Z~258");
-        assert_eq!(alert.title.ko, "불량 · DCM-03 · 금형 8722 · 258번 샷");
+        assert_eq!(alert.title.ko, "불량 · DCM-03 · 금형 8722 · 샷 번호 258");
         assert_eq!(alert.title.en, "Defect · DCM-03 · die 8722 · shot 258");
         assert_eq!(
             alert.body.ko,

@@ -135,7 +135,7 @@ await check("a new alert counts in the title, on the bell and for screen readers
   holds(/^\(\d+\) castwatch/.test(await page.title()), await page.title());
   holds((await page.locator("#said").textContent()).startsWith("불량 알림: 불량 · "), "nothing was said");
   await page.locator("#bell").click();
-  same(await page.title(), "castwatch · 주조 감시");
+  same(await page.title(), "castwatch · 다이캐스팅 품질 감시");
 });
 
 await check("a tile shows only its machine's defects, by keyboard too", async () => {

@@ -128,7 +128,7 @@ pub fn alert(explanation: &Explanation) -> Alert {
     Alert {
         id: format!("alert:{shot}"),
         title: words(
-            &format!("불량 · {machine} · 금형 {die} · {cycle}번 샷"),
+            &format!("불량 · {machine} · 금형 {die} · 샷 번호 {cycle}"),
             &format!("Defect · {machine} · die {die} · shot {cycle}"),
         ),
         body: explanation.summary.clone(),

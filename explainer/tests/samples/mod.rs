@@ -84,8 +84,8 @@ pub fn plain() -> Explanation {
             bar("ems_operation_time", ("전자교반 시간", "Stirring time"), "s", Some(23.0), Some((23.0, 0.0)), 0.01),
         ],
         words(
-            "주조 압력 268 bar: 이 금형의 평소 331 ± 4 bar보다 훨씬 낮음 (불량 확률 95 %)",
-            "Casting pressure 268 bar is far below this die's usual 331 ± 4 bar (defect probability 95 %)",
+            "주조 압력 268 bar: 이 금형의 평소 값(331 ± 4 bar)보다 훨씬 낮음 (불량 확률 95%)",
+            "Casting pressure 268 bar is far below this die's usual 331 ± 4 bar (defect probability 95%)",
         ),
     )
 }
