@@ -3,22 +3,28 @@
 //! **A [`Plant`] that was read is sound**: every mistake of the file is reported at once, with its
 //! line and what would be right, and nothing is guessed.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use castwatch_core::payload::Words;
 use castwatch_core::shot::MAX_NAME;
-use castwatch_core::spec::{Doc, Problems, Table};
+use castwatch_core::spec::{Doc, Problem, Problems, Table};
+use encoding_rs::EUC_KR;
 use jiff::civil::{DateTime, Time};
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::table::guess;
+
 /// How a plant's table maps onto shots.
 #[derive(Clone, Debug)]
 pub struct Plant {
     /// The plant's name.
     pub name: String,
+    /// What its tables are.
+    pub format: Format,
     /// The characters of its text files.
     pub encoding: Encoding,
     /// What stands between the cells of a row.
@@ -39,6 +45,19 @@ pub struct Plant {
     pub readings: Vec<PlantReading>,
     /// The calendar of shifts.
     pub shifts: Vec<Shift>,
+}
+
+/// What a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As the file's name and content say.
+    Auto,
+    /// Delimited text with the columns' names in its first line.
+    Delimited,
+    /// JSON lines: shots, or objects by the columns' names.
+    Json,
+    /// Parquet.
+    Parquet,
 }
 
 /// The characters of a text file.
@@ -155,15 +174,17 @@ pub enum PlantError {
 }
 
 impl Plant {
-    /// Reads a plant file.
+    /// Reads a plant file, in UTF-8 or in CP949 as Korean Windows writes it.
     ///
     /// # Errors
     /// [`PlantError`] with every mistake in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, PlantError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| PlantError::Read { file: path.to_owned(), source })?;
-        Ok(Self::read(&path.display().to_string(), &text)?)
+        let bytes =
+            std::fs::read(path).map_err(|source| PlantError::Read { file: path.to_owned(), source })?;
+        let file = path.display().to_string();
+        let text = decode(&file, &bytes)?;
+        Ok(Self::read(&file, &text)?)
     }
 
     /// Reads the text of a plant file; `file` is its name in messages.
@@ -173,7 +194,8 @@ impl Plant {
     pub fn read(file: &str, text: &str) -> Result<Self, Problems> {
         Doc::read(file, text, |root| {
             let name = root.need_text("name", "the plant's name");
-            let (encoding, delimiter) = root.table("table", layout).unwrap_or((Encoding::Auto, ','));
+            let (format, encoding, delimiter) =
+                root.table("table", layout).unwrap_or((Format::Auto, Encoding::Auto, ','));
             let machine = named(root, "machine");
             let die = named(root, "die");
             let cycle = cycle(root);
@@ -186,7 +208,20 @@ impl Plant {
                 start: time_of_day(t, "start"),
                 end: time_of_day(t, "end"),
             });
-            Self { name, encoding, delimiter, machine, die, cycle, clock, try_shot, label, readings, shifts }
+            Self {
+                name,
+                format,
+                encoding,
+                delimiter,
+                machine,
+                die,
+                cycle,
+                clock,
+                try_shot,
+                label,
+                readings,
+                shifts,
+            }
         })
     }
 
@@ -224,11 +259,38 @@ impl Named {
     }
 }
 
-fn layout(t: &mut Table<'_>) -> (Encoding, char) {
+/// The text of a plant file. One damaged character of UTF-8 must not make CP949 of the rest, so
+/// most lines decide.
+fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<Cow<'b, str>, Problems> {
+    let problem = |at: usize, message: &str| {
+        let line = bytes[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        Problems(vec![Problem { file: file.to_owned(), line, message: message.to_owned() }])
+    };
+    let bad = match std::str::from_utf8(bytes) {
+        Ok(text) => return Ok(text.strip_prefix('\u{feff}').unwrap_or(text).into()),
+        Err(error) => error.valid_up_to(),
+    };
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        return Err(problem(0, "the file is in UTF-16: save it as UTF-8"));
+    }
+    (guess(bytes) == Some(Encoding::Cp949))
+        .then(|| EUC_KR.decode_without_bom_handling_and_without_replacement(bytes))
+        .flatten()
+        .ok_or_else(|| problem(bad, "holds bytes that are not UTF-8: save the file as UTF-8"))
+}
+
+fn layout(t: &mut Table<'_>) -> (Format, Encoding, char) {
+    let formats = [
+        ("auto", Format::Auto),
+        ("csv", Format::Delimited),
+        ("jsonl", Format::Json),
+        ("parquet", Format::Parquet),
+    ];
+    let format = t.choice("format", &formats).unwrap_or(Format::Auto);
     let encodings = [("auto", Encoding::Auto), ("utf-8", Encoding::Utf8), ("cp949", Encoding::Cp949)];
     let encoding = t.choice("encoding", &encodings).unwrap_or(Encoding::Auto);
     let delimiters = [(",", ','), (";", ';'), ("\t", '\t'), ("|", '|')];
-    (encoding, t.choice("delimiter", &delimiters).unwrap_or(','))
+    (format, encoding, t.choice("delimiter", &delimiters).unwrap_or(','))
 }
 
 fn named(root: &mut Table<'_>, key: &str) -> Named {

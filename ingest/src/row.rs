@@ -136,6 +136,12 @@ impl Mapper {
         &self.columns
     }
 
+    /// Those of them that are more than a mark, which may be left out where it does not apply.
+    pub(crate) fn needed_columns(&self) -> impl Iterator<Item = &String> {
+        let marks = [self.try_shot, self.label];
+        self.columns.iter().enumerate().filter(move |(at, _)| !marks.contains(&Some(*at))).map(|(_, c)| c)
+    }
+
     /// Takes note of a row whose cells can't be had.
     pub(crate) fn pass(&mut self) {
         self.count_row(None);

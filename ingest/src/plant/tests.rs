@@ -136,5 +136,47 @@ fn a_file_that_is_not_there_is_named() {
     assert!(error.to_string().contains("no/such/plant.toml can't be read"), "{error}");
     let bytes = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(bytes.path(), b"name = \"\xB0\xA1\"").unwrap();
-    assert!(matches!(Plant::load(bytes.path()).unwrap_err(), PlantError::Read { .. }));
+    assert!(matches!(Plant::load(bytes.path()).unwrap_err(), PlantError::Mistakes(_)));
+}
+
+#[test]
+fn a_file_from_korean_windows_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("plant.toml");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        Plant::load(&file)
+    };
+    let (cp949, _, lost) = encoding_rs::EUC_KR.encode(GOOD);
+    assert!(!lost && std::str::from_utf8(&cp949).is_err());
+    for bytes in [&cp949, GOOD.as_bytes(), &[b"\xEF\xBB\xBF", GOOD.as_bytes()].concat()] {
+        assert_eq!(load(bytes).unwrap().readings[0].words.ko, "용탕 온도");
+    }
+    let said = |bytes: &[u8]| load(bytes).unwrap_err().to_string();
+    let damaged = [GOOD.as_bytes(), b"# \xB0\xA1\n"].concat();
+    let line = GOOD.lines().count() + 1;
+    assert!(
+        said(&damaged)
+            .ends_with(&format!("plant.toml:{line}: holds bytes that are not UTF-8: save the file as UTF-8"))
+    );
+    assert!(said(b"\xFF\xFEn\0").ends_with("plant.toml:1: the file is in UTF-16: save it as UTF-8"));
+}
+
+#[test]
+fn a_plant_says_what_its_tables_are() {
+    let with = |format: &str| format!("{GOOD}[table]\nformat = \"{format}\"\n");
+    for (word, format) in [
+        ("auto", Format::Auto),
+        ("csv", Format::Delimited),
+        ("jsonl", Format::Json),
+        ("parquet", Format::Parquet),
+    ] {
+        assert_eq!(Plant::read("plant.toml", &with(word)).unwrap().format, format);
+    }
+    assert!(
+        said(&with("json"))[0]
+            .ends_with("`table.format` must be one of auto, csv, jsonl, parquet, not `json`"),
+        "{:?}",
+        said(&with("json"))
+    );
 }

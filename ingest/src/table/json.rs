@@ -3,8 +3,12 @@
 use castwatch_core::Shot;
 use serde_json::{Map, Value};
 
+use super::columns::with_nearest;
 use crate::cell::Cell;
 use crate::row::{Mapped, Mapper};
+
+/// How many missing fields are named.
+const SHOWN: usize = 6;
 
 /// The shot of one line.
 pub(crate) fn read(line: &str, mapper: &mut Mapper) -> Result<Mapped, String> {
@@ -16,7 +20,7 @@ pub(crate) fn read(line: &str, mapper: &mut Mapper) -> Result<Mapped, String> {
         }
         Err(error) => {
             mapper.pass();
-            return Err(format!("is not JSON: {error}"));
+            return Err(format!("is not JSON: {}", plain(&error.to_string())));
         }
     };
     if is_shot(&object) {
@@ -24,19 +28,41 @@ pub(crate) fn read(line: &str, mapper: &mut Mapper) -> Result<Mapped, String> {
             Ok(shot) => Ok(mapper.adopt(shot, &object)),
             Err(error) => {
                 mapper.pass();
-                Err(error.to_string())
+                Err(plain(&error.to_string()))
             }
         };
+    }
+    let lacks: Vec<&String> =
+        mapper.needed_columns().filter(|column| !object.contains_key(column.as_str())).collect();
+    if !lacks.is_empty() {
+        let why = lacking(&lacks, &object, mapper.columns());
+        mapper.pass();
+        return Err(why);
     }
     let cells: Vec<Cell<'_>> =
         mapper.columns().iter().map(|c| object.get(c).map_or(Cell::Missing, cell)).collect();
     mapper.map(&cells)
 }
 
-/// The columns of an object of a table; `None` for a shot, and for what is no object.
-pub(crate) fn columns(line: &str) -> Option<Vec<String>> {
-    let object: Map<String, Value> = serde_json::from_str(line).ok()?;
-    (!is_shot(&object)).then(|| object.keys().cloned().collect())
+/// What an object lacks to be a row: a field that is not there, unlike one that is null, may be
+/// spelled otherwise.
+fn lacking(lacks: &[&String], object: &Map<String, Value>, columns: &[String]) -> String {
+    let unknown = || object.keys().filter(|key| !columns.contains(key));
+    let named: Vec<String> = lacks.iter().take(SHOWN).map(|column| with_nearest(column, unknown())).collect();
+    let more = match lacks.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("lacks {}{more}, and is no shot with its `readings` either", named.join(", "))
+}
+
+/// An error of JSON in the words of those who write it.
+fn plain(error: &str) -> String {
+    error
+        .replace("expected f64", "expected a number")
+        .replace("expected u64", "expected a whole number of 0 or more")
+        .replace("expected struct Shot", "expected a shot")
+        .replace("EOF while parsing", "the line ends within")
 }
 
 fn is_shot(object: &Map<String, Value>) -> bool {

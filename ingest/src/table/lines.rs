@@ -1,7 +1,8 @@
 //! Lines of a text file, whatever is in them.
 //!
 //! **A line never takes its neighbours along**: bytes that can't be decoded and lines without an
-//! end cost one line, and no line costs more memory than [`MAX_LINE`].
+//! end cost one line, and no line costs more memory than [`MAX_LINE`] (its buffer may grow to twice
+//! that).
 
 use std::borrow::Cow;
 use std::io::{self, BufRead};
@@ -10,17 +11,25 @@ use encoding_rs::EUC_KR;
 
 use crate::plant::Encoding;
 
-/// The longest line that is kept whole.
-pub(crate) const MAX_LINE: usize = 1024 * 1024;
+/// The longest line that is kept whole; a log takes it in one event.
+pub(crate) const MAX_LINE: usize = 32 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 /// One line without its end.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
+    /// Its first [`MAX_LINE`] bytes; the rest is gone.
     pub bytes: Vec<u8>,
-    /// It was longer than [`MAX_LINE`]; the rest is gone.
-    pub cut: bool,
+    /// How long it was.
+    pub length: u64,
+}
+
+impl Line {
+    /// Whether it was longer than [`MAX_LINE`].
+    pub(crate) fn is_cut(&self) -> bool {
+        self.length > MAX_LINE as u64
+    }
 }
 
 pub(crate) struct Lines<R> {
@@ -49,7 +58,7 @@ impl<R: BufRead> Lines<R> {
             let end = buffer.iter().position(|b| *b == b'\n');
             let part = &buffer[..end.unwrap_or(buffer.len())];
             let room = MAX_LINE - line.bytes.len();
-            line.cut |= part.len() > room;
+            line.length += part.len() as u64;
             line.bytes.extend_from_slice(&part[..part.len().min(room)]);
             let taken = end.map_or(buffer.len(), |at| at + 1);
             self.input.consume(taken);
@@ -59,19 +68,19 @@ impl<R: BufRead> Lines<R> {
             if !at_end && end.is_none() {
                 continue;
             }
-            if line.bytes.last() == Some(&b'\r') {
+            if !line.is_cut() && line.bytes.last() == Some(&b'\r') {
                 line.bytes.pop();
             }
             if std::mem::take(&mut self.first) && line.bytes.starts_with(BOM) {
                 line.bytes.drain(..BOM.len());
             }
-            if line.bytes.iter().any(|b| !b.is_ascii_whitespace()) {
+            if line.is_cut() || line.bytes.iter().any(|b| !b.is_ascii_whitespace()) {
                 return Ok(Some(line));
             }
             if at_end {
                 return Ok(None);
             }
-            line.bytes.clear();
+            line = Line::default();
         }
     }
 
@@ -104,7 +113,7 @@ impl<R: BufRead> Lines<R> {
 
 /// What the lines that are not plain ASCII are in: the one most of them can be read as. A word of
 /// CP949 can pass for UTF-8 by accident, but not line after line.
-fn guess(bytes: &[u8]) -> Option<Encoding> {
+pub(crate) fn guess(bytes: &[u8]) -> Option<Encoding> {
     let (mut utf8, mut cp949) = (0, 0);
     for line in bytes.split(|b| *b == b'\n').filter(|line| !line.is_ascii()) {
         if std::str::from_utf8(line).is_ok() {
@@ -139,10 +148,10 @@ mod tests {
     #[test]
     fn a_line_without_end_costs_itself_only() {
         let mut bytes = vec![b'x'; MAX_LINE + 5];
-        bytes.extend(b"\nnext\n");
+        bytes.extend(b"\r\nnext\n");
         let mut lines = Lines::new(&bytes[..], Encoding::Auto);
         let long = lines.next().unwrap().unwrap();
-        assert!(long.cut && long.bytes.len() == MAX_LINE);
+        assert!(long.is_cut() && long.bytes.len() == MAX_LINE && long.length == MAX_LINE as u64 + 6);
         assert_eq!(lines.next().unwrap().unwrap().bytes, b"next");
     }
 

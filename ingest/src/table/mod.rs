@@ -4,32 +4,35 @@
 //! takes its neighbours along. Where a file can't be read on, all rows before that place have been
 //! given, and one error says which row is the first that is lost.
 
+mod columns;
 mod delimited;
+mod head;
 mod json;
 mod lines;
 mod parquet;
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read, Seek};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use castwatch_core::time::clip;
 use flate2::read::MultiGzDecoder;
 
 use ::parquet::file::reader::ChunkReader;
 
 use crate::cell::Cell;
-use crate::plant::Plant;
+use crate::plant::{Format, Plant};
 use crate::row::{Mapped, Mapper, Row, RowError};
+use columns::{missing_columns, places};
+use head::{GZIP, Head, PARQUET};
 pub(crate) use json::cell as json_cell;
+pub(crate) use lines::guess;
 use lines::{Line, Lines, MAX_LINE};
 
-/// How much of a file is looked at to tell what it is.
-const HEAD: usize = 64 * 1024;
-const GZIP: &[u8] = b"\x1F\x8B";
-const PARQUET: &[u8] = b"PAR1";
+/// The longest reason for a refusal, in characters.
+const MAX_REASON: usize = 500;
+const CUT_GZIP: &str = "its gzip data is cut off or damaged";
 
 /// Why a table can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +114,8 @@ enum Source {
 }
 
 impl Table {
-    /// Opens a file, or standard input for `-`: delimited text, JSON lines or Parquet, told by the
-    /// content; text may be compressed by gzip.
+    /// Opens a file, or standard input for `-`: delimited text, JSON lines or Parquet, as the plant
+    /// says or told by name and content; text may be compressed by gzip.
     ///
     /// # Errors
     /// [`TableError`] when there is no row that could be read.
@@ -130,7 +133,7 @@ impl Table {
         if magic == PARQUET {
             return Self::parquet(name, file, plant);
         }
-        Self::text(name, Box::new(file), HEAD, plant)
+        Self::text(name, Head::new(Box::new(file), head::MOST), head::MOST, plant)
     }
 
     /// Reads a table from `input`, which messages call `name`.
@@ -142,16 +145,15 @@ impl Table {
         input: impl Read + Send + 'static,
         plant: &Plant,
     ) -> Result<Self, TableError> {
-        // Not more than this, so that rows typed or piped in slowly are taken as they come.
-        let (head, mut input) = look(Box::new(input), PARQUET.len());
-        if head.starts_with(PARQUET) {
-            let mut all = head;
-            input
+        let head = Head::new(Box::new(input), PARQUET.len());
+        if head.bytes.starts_with(PARQUET) {
+            let mut all = Vec::new();
+            head.whole()
                 .read_to_end(&mut all)
                 .map_err(|e| TableError::Read { file: name.into(), source: e.into() })?;
             return Self::parquet(name.into(), Bytes::from(all), plant);
         }
-        Self::text(name.into(), Box::new(Cursor::new(head).chain(input)), PARQUET.len(), plant)
+        Self::text(name.into(), head, PARQUET.len(), plant)
     }
 
     /// The name of the file in messages.
@@ -160,46 +162,41 @@ impl Table {
         &self.file
     }
 
-    fn text(
-        file: String,
-        input: Box<dyn Read + Send>,
-        enough: usize,
-        plant: &Plant,
-    ) -> Result<Self, TableError> {
-        let (mut head, mut input) = look(input, enough);
-        let gzip = head.starts_with(GZIP);
+    fn text(file: String, mut head: Head, enough: usize, plant: &Plant) -> Result<Self, TableError> {
+        let gzip = head.bytes.starts_with(GZIP);
         if gzip {
-            let packed = Cursor::new(head).chain(input);
-            (head, input) = look(Box::new(MultiGzDecoder::new(packed)), HEAD);
+            head = Head::new(Box::new(MultiGzDecoder::new(head.whole())), enough);
         }
-        if let Some(what) = foreign(&head) {
+        if let Some(what) = head.foreign() {
             return Err(TableError::Format { file, what: what.into() });
         }
-        let json = is_json(&file, &head);
-        let input: Box<dyn Read + Send> = Box::new(Cursor::new(head.clone()).chain(input));
-        let mut lines = Lines::new(BufReader::with_capacity(HEAD, input), plant.encoding);
-        lines.settle(&head);
+        let format = head.format(&file, plant);
+        if format == Format::Parquet {
+            return Err(TableError::Format { file, what: "is not Parquet, as the plant file says".into() });
+        }
+        let beginning = head.bytes.clone();
+        let mut lines = Lines::new(BufReader::with_capacity(head::MOST, head.whole()), plant.encoding);
+        lines.settle(&beginning);
         let first = match lines.next() {
             Ok(Some(line)) => line,
             Ok(None) => return Err(TableError::Empty { file }),
+            Err(source) if gzip => {
+                return Err(TableError::Read { file, source: format!("{CUT_GZIP}: {source}").into() });
+            }
             Err(source) => return Err(TableError::Read { file, source: source.into() }),
         };
         let mapper = Mapper::new(plant);
-        let source = if json {
-            let columns = lines.decode(&first.bytes).ok().and_then(|text| json::columns(&text));
-            if let Some(has) = columns {
-                places(&file, plant, &mapper, has)?;
-            }
+        let source = if format == Format::Json {
             Source::Json { lines, first: Some(first) }
         } else {
             let not_a_table = |what: &str| TableError::Format {
                 file: file.clone(),
                 what: format!("is not a table: its first line, which should name the columns, {what}"),
             };
-            if first.cut {
-                return Err(not_a_table("is longer than 1 MiB"));
+            let header = decode(&first, &mut lines).map_err(|why| not_a_table(&why))?;
+            if header.contains('\0') {
+                return Err(not_a_table("holds NUL bytes; if the file is in UTF-16, save it as UTF-8"));
             }
-            let header = lines.decode(&first.bytes).map_err(not_a_table)?;
             let mut cells = Vec::new();
             delimited::split(&header, plant.delimiter, &mut cells)
                 .map_err(|_| not_a_table("opens a quote and does not close it"))?;
@@ -212,6 +209,10 @@ impl Table {
     }
 
     fn parquet<R: ChunkReader + 'static>(file: String, input: R, plant: &Plant) -> Result<Self, TableError> {
+        if !matches!(plant.format, Format::Auto | Format::Parquet) {
+            let what = "is Parquet, and the plant file says that it is not".into();
+            return Err(TableError::Format { file, what });
+        }
         let damaged = |e| TableError::Read { file: file.clone(), source: Box::new(e) };
         let mapper = Mapper::new(plant);
         let reader = parquet::open(input).map_err(damaged)?;
@@ -275,12 +276,12 @@ impl Iterator for Table {
                 self.row = row;
                 Some(match read {
                     Ok(Mapped { shot, label, nulled }) => Ok(Row { number: row, shot, label, nulled }),
-                    Err(why) => Err(RowError::Refused { row, why, bytes }),
+                    Err(why) => Err(RowError::Refused { row, why: short(why), bytes }),
                 })
             }
             Err(source) => {
                 self.ended = true;
-                let what = if self.gzip { "its gzip data is cut off or damaged" } else { "reading failed" };
+                let what = if self.gzip { CUT_GZIP } else { "reading failed" };
                 Some(Err(RowError::Broken { file: self.file.clone(), row, what, source }))
             }
         }
@@ -288,8 +289,12 @@ impl Iterator for Table {
 }
 
 fn decode<'l>(line: &'l Line, lines: &mut Lines<Input>) -> Result<Cow<'l, str>, String> {
-    if line.cut {
-        return Err(format!("is longer than {MAX_LINE} bytes"));
+    if line.is_cut() {
+        return Err(format!(
+            "is a line of {} bytes, longer than {MAX_LINE}: its dead letter has been cut to the first {}",
+            line.length,
+            line.bytes.len()
+        ));
     }
     lines.decode(&line.bytes).map_err(str::to_owned)
 }
@@ -323,119 +328,20 @@ fn delimited_row(
     mapper.map(&cells)
 }
 
-/// Where each column that the plant needs stands in the table.
-fn places(file: &str, plant: &Plant, mapper: &Mapper, has: Vec<String>) -> Result<Vec<usize>, TableError> {
-    let mut places = Vec::new();
-    let mut missing = Vec::new();
-    for column in mapper.columns() {
-        let mut at = has.iter().enumerate().filter(|(_, h)| *h == column).map(|(at, _)| at);
-        match (at.next(), at.next()) {
-            (Some(place), None) => places.push(place),
-            (Some(_), Some(_)) => {
-                let what = format!("has the column `{column}` twice; which is meant can't be told");
-                return Err(TableError::Format { file: file.into(), what });
-            }
-            (None, _) => missing.push(column.clone()),
-        }
-    }
-    if missing.is_empty() {
-        return Ok(places);
-    }
-    Err(TableError::Columns { file: file.into(), plant: plant.name.clone(), missing, has })
-}
-
-fn missing_columns(file: &str, plant: &str, missing: &[String], has: &[String]) -> String {
-    let lacks: Vec<String> = missing
-        .iter()
-        .map(|column| {
-            let near = has
-                .iter()
-                .map(|h| (distance(column, h), h))
-                .min()
-                .filter(|(d, h)| d * 3 <= h.chars().count());
-            match near {
-                Some((_, near)) => format!("`{column}` (did you mean `{near}`?)"),
-                None => format!("`{column}`"),
-            }
-        })
-        .collect();
-    const SHOWN: usize = 60;
-    let more = if has.len() > SHOWN { format!(", and {} more", has.len() - SHOWN) } else { String::new() };
-    let has: Vec<String> = has.iter().take(SHOWN).map(|h| clip(h)).collect();
-    format!(
-        "{file} lacks columns that the plant `{plant}` needs: {}; it has: {}{more}",
-        lacks.join(", "),
-        has.join(", ")
-    )
-}
-
-/// How many single-letter changes lie between two words, in either case of letters.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
-    let b: Vec<char> = b.chars().take(128).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            corner = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
-}
-
-/// Takes at least `enough` bytes off `input`, fewer at its end; an error waits for its turn.
-fn look(mut input: Box<dyn Read + Send>, enough: usize) -> (Vec<u8>, Box<dyn Read + Send>) {
-    let mut head = vec![0; HEAD];
-    let mut filled = 0;
-    while filled < enough.min(HEAD) {
-        match input.read(&mut head[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                input = Box::new(Failing(Some(error)));
-                break;
-            }
-        }
-    }
-    head.truncate(filled);
-    (head, input)
-}
-
-/// Gives an error that was met while looking ahead.
-struct Failing(Option<io::Error>);
-
-impl Read for Failing {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        self.0.take().map_or(Ok(0), Err)
-    }
-}
-
-/// What a file is that people mistake for a table.
-fn foreign(head: &[u8]) -> Option<&'static str> {
-    let kinds: [(&[u8], &str); 5] = [
-        (b"PK\x03\x04", "is an Excel workbook or a zip archive: save the sheet as CSV"),
-        (b"\xD0\xCF\x11\xE0", "is an old Excel workbook: save the sheet as CSV"),
-        (b"\xFF\xFE", "is in UTF-16: save it as UTF-8"),
-        (b"\xFE\xFF", "is in UTF-16: save it as UTF-8"),
-        (PARQUET, "is Parquet inside gzip: unpack it first"),
-    ];
-    kinds.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what)
-}
-
-/// Whether the text is JSON lines: by the file's name, or by its first character.
-fn is_json(file: &str, head: &[u8]) -> bool {
+/// Whether the file's name ends so, packed or not.
+fn has_extension(file: &str, extensions: &[&str]) -> bool {
     let name = file.to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
-    match name.rsplit_once('.').map(|(_, kind)| kind) {
-        Some("jsonl" | "ndjson" | "json") => true,
-        Some("csv" | "tsv") => false,
-        _ => {
-            let text = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
-            text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
-        }
+    name.rsplit_once('.').is_some_and(|(_, extension)| extensions.contains(&extension))
+}
+
+/// A reason short enough for a message, whatever it quotes.
+fn short(mut why: String) -> String {
+    if let Some((at, _)) = why.char_indices().nth(MAX_REASON) {
+        why.truncate(at);
+        why.push_str("...");
     }
+    why
 }
 
 #[cfg(test)]
