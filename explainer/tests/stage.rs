@@ -106,7 +106,9 @@ impl World {
         if self.hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(self.slow).await;
+        if !self.slow.is_zero() {
+            tokio::time::sleep(self.slow).await;
+        }
     }
 
     fn objects(&self) -> usize {
@@ -200,7 +202,8 @@ fn open(world: &Arc<World>, state: &Bytes) -> Tested {
 async fn work(handler: &mut Tested, messages: &[Message]) -> (Outcome, Vec<Explanation>, Vec<u8>) {
     let (mut out, mut done) = (Outbox::default(), 0);
     let outcome = loop {
-        let outcome = handler.handle(&messages[done..], &mut out).await;
+        let handled = handler.handle(&messages[done..], &mut out);
+        let outcome = tokio::time::timeout(Duration::from_secs(3600), handled).await.expect("it ends");
         done += outcome.done;
         if done == messages.len() || outcome.stop.is_some() {
             break Outcome { done, ..outcome };
@@ -417,6 +420,20 @@ async fn charts_that_never_work_keep_none_of_the_others() {
     *world.tries.lock().unwrap() = 0;
     assert!(!handler.tend().await);
     assert_eq!((*world.tries.lock().unwrap(), owed(&handler).len()), (3, 10));
+}
+
+#[tokio::test]
+async fn drawing_what_is_owed_ends_in_time_too() {
+    let world = Arc::new(World::default());
+    let _ = run(&world, &defects(1)).await;
+    let many = vec![serde_json::json!({ "shot": "shot-0.", "format": "png" }); 5000];
+    let settings = ChartSettings { timeout: Duration::from_millis(300), ..ChartSettings::default() };
+    let stage = Explainer::new(BUNDLE.clone(), world.clone(), world.clone(), settings);
+    let state = serde_json::to_vec(&many).unwrap().into();
+    let mut handler = stage.open(&Partition::new(Topic::DEFECTS, 0), &state).unwrap();
+    assert!(handler.tend().await);
+    let left = owed(&handler).len();
+    assert!(left > 0 && left < 5000, "{left} left");
 }
 
 #[tokio::test(start_paused = true)]
