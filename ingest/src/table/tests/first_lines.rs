@@ -1,5 +1,7 @@
 //! Rubbish in front of good lines, and lines beyond measure among them.
 
+use castwatch_core::{Outgoing, PortError, Publisher, Topic};
+
 use super::*;
 use crate::plant::Format;
 
@@ -144,6 +146,28 @@ fn a_line_of_10_mb_is_kept_whole_and_alone() {
             assert!(bytes == line.as_bytes(), "the letter is not the line");
         }
     }
+}
+
+#[tokio::test]
+async fn the_letter_of_a_long_line_is_the_line() {
+    struct Log(std::sync::Mutex<Vec<Outgoing>>);
+    impl Publisher for Log {
+        async fn publish(&self, events: &[Outgoing]) -> Result<(), PortError> {
+            self.0.lock().unwrap().extend_from_slice(events);
+            Ok(())
+        }
+    }
+    let long = OBJECT.replace("731.5", &format!("\"{}\"", "x".repeat(10_000_000)));
+    let text = format!("garbage\n{SHOT}\n{long}\n{OBJECT}\n");
+    let table = Table::from_reader("standard input", Cursor::new(text.into_bytes()), &plant()).unwrap();
+    let log = Log(std::sync::Mutex::default());
+    let done =
+        crate::ingest("-", table, &log, &crate::PumpSettings::default(), async |_| Ok(())).await.unwrap();
+    assert_eq!((done.published, done.refused), (2, 2));
+    let sent = log.0.into_inner().unwrap();
+    let letters: Vec<_> = sent.iter().filter(|e| e.topic == Topic::SHOTS.dead_letters()).collect();
+    assert_eq!(letters[0].event.data, &b"garbage"[..]);
+    assert!(letters[1].event.data == long.as_bytes(), "the letter is not the line");
 }
 
 #[test]
