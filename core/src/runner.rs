@@ -397,13 +397,6 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             {
                 return Ok(Flow::Lost);
             }
-            if began.elapsed() >= self.settings.patience.budget && finished > 0 && !rest.is_empty() {
-                // A slow batch must not keep us from hearing of a revoke: the rest is read again.
-                return match self.consumer.start(partition, Start::At(owned.position)).await {
-                    Ok(()) => Ok(Flow::Done),
-                    Err(error) => self.passing(error).map(|()| Flow::Reopen),
-                };
-            }
             match outcome.stop {
                 None if *self.shutdown.borrow() => return Ok(Flow::Stopping(true)),
                 None => {}
@@ -430,6 +423,13 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                         return Ok(Flow::Reopen);
                     }
                 }
+            }
+            if began.elapsed() >= self.settings.patience.budget && finished > 0 && !rest.is_empty() {
+                // A slow batch must not keep us from hearing of a revoke: the rest is read again.
+                return match self.consumer.start(partition, Start::At(owned.position)).await {
+                    Ok(()) => Ok(Flow::Done),
+                    Err(error) => self.passing(error).map(|()| Flow::Reopen),
+                };
             }
         }
         self.recovered();
