@@ -231,7 +231,7 @@ fn a_stage_that_ends_ends_the_drain_with_its_words() {
 #[test]
 fn a_wrong_plant_file_is_an_outage_not_four_thousand_dead_letters() {
     let folder = Folder::new();
-    folder.write("plant.toml", PLANT.replace("%Y-%m-%d %H:%M:%S", "%d.%m.%Y").as_bytes());
+    folder.write("plant.toml", PLANT.replace("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S").as_bytes());
     let rows: String =
         (0..4000).map(|n| format!("8722,2026-01-15 16:{:02}:{:02},{n},331\n", n / 60 % 60, n % 60)).collect();
     let file = folder.write("t.csv", format!("die,time,count,cast_pressure\n{rows}").as_bytes());
