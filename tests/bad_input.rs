@@ -172,16 +172,7 @@ fn events_that_are_no_shots_become_dead_letters_of_the_scorer() {
     let event = |data: &str| Outgoing {
         topic: Topic::SHOTS,
         key: "DCM-03".into(),
-        event: Event {
-            id: String::new(),
-            ty: String::new(),
-            source: String::new(),
-            subject: String::new(),
-            time: None,
-            traceparent: None,
-            extensions: Vec::new(),
-            data: data.to_owned().into(),
-        },
+        event: Event { data: data.to_owned().into(), ..Event::default() },
     };
     let mut events = Vec::new();
     for (n, bad) in bad.iter().enumerate() {
@@ -209,16 +200,7 @@ fn a_stage_that_ends_ends_the_drain_with_its_words() {
     let folder = Folder::new();
     let log = Embedded::open(folder.path("data")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let event = Event {
-        id: String::new(),
-        ty: String::new(),
-        source: String::new(),
-        subject: String::new(),
-        time: None,
-        traceparent: None,
-        extensions: Vec::new(),
-        data: "nonsense".into(),
-    };
+    let event = Event { data: "nonsense".into(), ..Event::default() };
     let events = vec![Outgoing { topic: Topic::SHOTS, key: "DCM-03".into(), event }; 150];
     runtime.block_on(log.publish(&events)).unwrap();
     drop(log);

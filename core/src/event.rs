@@ -101,8 +101,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// One CloudEvent: its attributes and its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One CloudEvent: its attributes and its data. By default it has none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// `ce_id`, deterministic and unique together with `ty`.
     pub id: String,

@@ -47,6 +47,10 @@ impl Handler for EchoHandler {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
         for (done, message) in messages.iter().enumerate() {
             match &message.event.data[..] {
+                b"slow and bad" => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    return Outcome::stopped(done, Stop::Refuse("it is bad".into()));
+                }
                 b"bad" => return Outcome::stopped(done, Stop::Refuse("it is bad".into())),
                 b"wait" if self.0.lock().failures > 0 => {
                     self.0.lock().failures -= 1;
@@ -55,6 +59,15 @@ impl Handler for EchoHandler {
                 _ => {}
             }
             self.1.push(b'.');
+            if &message.event.data[..] == b"slow" {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                out.push_event(Outgoing {
+                    topic: Topic::SCORES,
+                    key: message.key.clone(),
+                    event: message.event.clone(),
+                });
+                return Outcome::part(done + 1);
+            }
             let topic = Topic::SCORES;
             out.push_event(Outgoing { topic, key: message.key.clone(), event: message.event.clone() });
         }
@@ -269,6 +282,22 @@ async fn a_row_of_dead_letters_is_an_outage() {
         (Position(11), 5),
         "what was set aside is not set aside again"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_slower_than_the_budget_are_an_outage_too() {
+    let world = World::with(&["slow and bad"; 5]);
+    let (outcome, _) = world.run(settings()).await;
+    assert!(matches!(outcome, Err(RunnerError::TooManyRefused { count: 3, .. })), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_slower_than_the_budget_is_left_to_hear_of_other_things() {
+    let world = World::with(&["slow", "slow", "slow"]);
+    world.run(settings()).await.0.unwrap();
+    let state = world.lock();
+    assert_eq!(state.starts.len(), 3, "the first two left the rest for later: {:?}", state.starts);
+    assert_eq!(state.saved.as_ref().unwrap().tally, Tally { taken: 3, done: 3, ..Tally::default() });
 }
 
 #[tokio::test(start_paused = true)]

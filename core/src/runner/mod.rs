@@ -9,6 +9,8 @@
 //! One runner takes the partitions of its stage in turn, so that on a revoke nothing is in flight:
 //! it saves, closes the handler and lets go.
 
+mod dead_letter;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,11 +20,13 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::backoff::{Backoff, Patience};
-use crate::event::{Event, Message, Outgoing, Partition, Position};
+use crate::event::{Message, Outgoing, Partition, Position};
 use crate::ports::{
     Consumer, Delivery, Generation, PortError, Publisher, Snapshot, Snapshots, Start, Tally, Token,
 };
 use crate::stage::{Handler, Outbox, Stage, StateError, Stop};
+
+pub use dead_letter::{chain, dead_letter, dlq};
 
 /// How a runner behaves.
 #[derive(Clone, Copy, Debug)]
@@ -361,7 +365,11 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         while let Some(first) = rest.first() {
             let mut out = Outbox::default();
             let outcome = owned.handler.handle(rest, &mut out).await;
-            debug_assert!(outcome.done <= rest.len() && (outcome.stop.is_some() || outcome.done > 0));
+            // Anything else would be taken again for ever.
+            assert!(
+                outcome.done <= rest.len() && (outcome.stop.is_some() || outcome.done > 0),
+                "a handler must get on"
+            );
             let known = out.duplicates();
             let mut events = out.into_events();
             let mut finished = outcome.done;
@@ -549,58 +557,4 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         let progress = self.owned.values().map(|o| o.position.0).fold(0_u64, u64::wrapping_add);
         self.stage.name().bytes().fold(progress, |h, b| h.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
     }
-}
-
-/// An error with all of its causes in one line.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// Attributes of a dead letter that say where it comes from.
-pub mod dlq {
-    /// The stage that set it aside.
-    pub const STAGE: &str = "dlqstage";
-    /// Why, with all causes.
-    pub const ERROR: &str = "dlqerror";
-    /// The topic it lay in.
-    pub const TOPIC: &str = "dlqtopic";
-    /// The partition it lay in.
-    pub const PARTITION: &str = "dlqpartition";
-    /// Its position there.
-    pub const POSITION: &str = "dlqposition";
-    /// Its id there, when it had one.
-    pub const ID: &str = "dlqid";
-}
-
-/// The dead letter of a message: its bytes and attributes as they came, and where it comes from.
-#[must_use]
-pub fn dead_letter(
-    stage: &str,
-    partition: &Partition,
-    message: &Message,
-    error: &(dyn std::error::Error + 'static),
-) -> Outgoing {
-    let mut event: Event = message.event.clone();
-    let origin = [
-        (dlq::STAGE, stage.to_owned()),
-        (dlq::ERROR, chain(error)),
-        (dlq::TOPIC, partition.topic.to_string()),
-        (dlq::PARTITION, partition.index.to_string()),
-        (dlq::POSITION, message.position.to_string()),
-        (dlq::ID, event.id.clone()),
-    ];
-    event.extensions.retain(|(name, _)| !name.starts_with("dlq"));
-    event.extensions.extend(origin.map(|(name, value)| (name.to_owned(), value)));
-    event.id = format!("dlq:{stage}:{partition}@{}", message.position);
-    Outgoing { topic: partition.topic.dead_letters(), key: message.key.clone(), event }
 }
