@@ -146,10 +146,14 @@ pub enum IngestError {
     Speed(f64),
 }
 
+/// A batch is published early above so many bytes: lines that are no shots may be large.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
 /// Rows that wait for their publish.
 #[derive(Debug)]
 struct Pending {
     events: Vec<Outgoing>,
+    bytes: usize,
     /// The summary once they are durable.
     then: Summary,
 }
@@ -189,7 +193,7 @@ pub async fn ingest<P: Publisher>(
         return Err(IngestError::Speed(speed));
     }
     let mut done = Summary::new(settings.from_row.max(1));
-    let mut pending = Pending { events: Vec::new(), then: done.clone() };
+    let mut pending = Pending { events: Vec::new(), bytes: 0, then: done.clone() };
     let mut pace = settings.speed.map(Pace::new);
     let mut broken = None;
     let mut run = Run::default();
@@ -255,6 +259,7 @@ pub async fn ingest<P: Publisher>(
                 break;
             }
         };
+        pending.bytes += event.event.data.len();
         pending.events.push(event);
         pending.then.rows += 1;
         pending.then.next_row = number + 1;
@@ -262,7 +267,7 @@ pub async fn ingest<P: Publisher>(
             too_many = true;
             break;
         }
-        if pending.events.len() >= batch {
+        if pending.events.len() >= batch || pending.bytes >= MAX_BATCH_BYTES {
             flush(publisher, settings, &mut pending, &mut done, &mut progress).await?;
         }
     }
@@ -301,6 +306,7 @@ async fn flush<P: Publisher>(
         }
     }
     pending.events.clear();
+    pending.bytes = 0;
     done.clone_from(&pending.then);
     let mut backoff = Backoff::new(settings.patience, done.next_row);
     while let Err(source) = progress(done).await {
