@@ -155,12 +155,17 @@ fn look(db: &Connection) -> rusqlite::Result<Found> {
     })
 }
 
+/// Looks at one moment of the file: between two questions another process may lay it out.
+fn look_once(db: &mut Connection) -> rusqlite::Result<Found> {
+    look(&*db.transaction()?)
+}
+
 /// The writing connection, with the layout in place.
 pub(super) fn open_to_write(file: &Path, durability: Durability) -> Result<Connection, OpenError> {
     let trouble = |error| trouble(file, error);
     let mut db = Connection::open(file).map_err(trouble)?;
     db.busy_timeout(PATIENCE).map_err(trouble)?;
-    if check(file, look(&db))? == Layout::Wanted {
+    if check(file, look_once(&mut db))? == Layout::Wanted {
         db.pragma_update(None, "page_size", PAGE).map_err(trouble)?;
         into_wal(&db).map_err(trouble)?;
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(trouble)?;
@@ -182,10 +187,10 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, OpenError> {
     }
     // Not SQLITE_OPEN_READ_ONLY: readers of a WAL must be able to write its index beside the file.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(file, flags).map_err(trouble)?;
+    let mut db = Connection::open_with_flags(file, flags).map_err(trouble)?;
     db.busy_timeout(PATIENCE).map_err(trouble)?;
     db.pragma_update(None, "query_only", true).map_err(trouble)?;
-    if check(file, look(&db))? == Layout::Wanted {
+    if check(file, look_once(&mut db))? == Layout::Wanted {
         return Err(OpenError::Missing { file: file.to_owned() });
     }
     Ok(db)
