@@ -15,7 +15,7 @@ fn digest(bytes: &[u8]) -> String {
     castwatch_core::event::hex(&Sha256::digest(bytes))
 }
 
-/// The first bytes say which file of a sound bundle the rest replaces or is spliced into.
+// The first bytes say which file of a sound bundle the rest replaces or is spliced into.
 fuzz_target!(|input: (u8, u16, Vec<u8>)| {
     let (which, at, bytes) = input;
     let sound = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/bundles/default");
