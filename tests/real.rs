@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use castwatch_core::event::{Position, Topic};
+use castwatch_core::event::Topic;
 use castwatch_core::payload::{Payload, Score};
 use castwatch_platform::Inspector;
 use castwatch_sim::binary::{json, real_data, root, run, succeed, text};
@@ -51,18 +52,12 @@ fn all_shots_of_the_first_plant_go_through_and_agree_with_the_offline_engine() {
     succeed(&["score", file, "--plant", &plant, "--out", csv.to_str().unwrap()]);
     let mut online = BTreeMap::new();
     let log = Inspector::open(&data).unwrap();
-    for extent in log.ends(&Topic::SCORES).unwrap() {
-        let mut at = extent.first;
-        loop {
-            let page = log.scan(&extent.partition, at, 1000).unwrap();
-            let Some(last) = page.last() else { break };
-            at = Position(last.position.0 + 1);
-            for message in page {
-                let score = Score::read(&message).unwrap();
-                online.insert((score.die.clone(), score.ended_at.to_string(), score.cycle), score);
-            }
-        }
-    }
+    log.each(&Topic::SCORES, |_, message| {
+        let score = Score::read(&message).unwrap();
+        online.insert((score.die.clone(), score.ended_at.to_string(), score.cycle), score);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     let csv = std::fs::read_to_string(csv).unwrap();
     let mut lines = csv.lines();
     assert_eq!(

@@ -223,7 +223,7 @@ pub async fn ingest<P: Publisher>(
         let Some(row) = row else { break };
         let number = match &row {
             Ok(row) => row.number,
-            Err(RowError::Refused { row, .. } | RowError::Broken { row, .. }) => *row,
+            Err(error) => error.number(),
         };
         if number < done.next_row && !matches!(row, Err(RowError::Broken { .. })) {
             continue;

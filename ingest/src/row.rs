@@ -53,6 +53,16 @@ pub enum RowError {
     },
 }
 
+impl RowError {
+    /// The number of the row it is about, from 1.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        match self {
+            Self::Refused { row, .. } | Self::Broken { row, .. } => *row,
+        }
+    }
+}
+
 /// A shot and what was said of it besides.
 pub(crate) struct Mapped {
     pub shot: Shot,

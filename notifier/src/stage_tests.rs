@@ -30,16 +30,7 @@ pub(crate) fn explanation(machine: &str, cycle: u64) -> Explanation {
 }
 
 fn message(position: u64, cycle: u64) -> Message {
-    let cause = Event {
-        id: "defect:1".into(),
-        ty: String::new(),
-        source: String::new(),
-        subject: String::new(),
-        time: None,
-        traceparent: None,
-        extensions: Vec::new(),
-        data: Bytes::new(),
-    };
+    let cause = Event { id: "defect:1".into(), ..Event::default() };
     let out = explanation("DCM-03", cycle).outgoing("explainer", &cause).unwrap();
     Message { position: Position(position), key: out.key, written_ms: 0, event: out.event }
 }

@@ -5,11 +5,12 @@
 //! records, charts and alerts.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use castwatch_core::Shot;
-use castwatch_core::event::{Message, Topic};
+use castwatch_core::event::Topic;
 use castwatch_core::ports::{Objects, RecordQuery, Records, Tally};
 use castwatch_core::runner::dlq;
 use castwatch_platform::{Embedded, Folder, Inspector};
@@ -167,27 +168,14 @@ struct Sets {
     unreadable: u64,
 }
 
-/// Walks every message of a topic.
-fn each(inspector: &Inspector, topic: &Topic, mut see: impl FnMut(Message)) -> Result<()> {
-    for extent in inspector.ends(topic)? {
-        let mut at = extent.first;
-        loop {
-            let page = inspector.scan(&extent.partition, at, 1000)?;
-            let Some(last) = page.last() else { break };
-            at = last.position.next();
-            page.into_iter().for_each(&mut see);
-        }
-    }
-    Ok(())
-}
-
 /// The shots that a topic's events are about, of one stage's dead letters or of all events.
 fn subjects(inspector: &Inspector, topic: &Topic, stage: Option<&str>) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    each(inspector, topic, |message| {
+    inspector.each(topic, |_, message| {
         if stage.is_none() || message.event.extension(dlq::STAGE) == stage {
             found.insert(message.event.subject);
         }
+        ControlFlow::Continue(())
     })?;
     Ok(found)
 }
@@ -195,18 +183,20 @@ fn subjects(inspector: &Inspector, topic: &Topic, stage: Option<&str>) -> Result
 fn count_log(inspector: &Inspector) -> Result<(LogBooks, Sets)> {
     let mut sets = Sets::default();
     let mut log = LogBooks::default();
-    each(inspector, &Topic::SHOTS, |message| {
+    inspector.each(&Topic::SHOTS, |_, message| {
         log.shot_messages += 1;
         match Shot::from_json(&message.event.data) {
             Ok(shot) => drop(sets.shots.insert(shot.id().to_string())),
             Err(_) => log.unreadable += 1,
         }
+        ControlFlow::Continue(())
     })?;
     let mut letters = BTreeSet::new();
-    each(inspector, &Topic::SHOTS.dead_letters(), |message| {
+    inspector.each(&Topic::SHOTS.dead_letters(), |_, message| {
         if message.event.extension(dlq::STAGE) == Some("scorer") {
             letters.insert(message.event.id);
         }
+        ControlFlow::Continue(())
     })?;
     sets.unreadable = letters.len() as u64;
     sets.scores = subjects(inspector, &Topic::SCORES, None)?;

@@ -1,9 +1,10 @@
 //! `castwatch dlq`: what was set aside, and how to put it back.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use castwatch_core::event::{Event, Message, Outgoing, Partition, Position, Topic};
+use castwatch_core::event::{Event, Message, Outgoing, Partition, Topic};
 use castwatch_core::ports::{Claim, Publisher, Records};
 use castwatch_core::runner::dlq;
 use castwatch_ingest::pump::{DLQ_FILE, DLQ_ROW};
@@ -38,22 +39,15 @@ pub fn letters(data: &Path, stage: Option<&str>, limit: usize) -> Result<Vec<(Pa
         Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     let mut found = Vec::new();
     for topic in inspector.topics()?.into_iter().filter(|t| t.as_str().ends_with(".dlq")) {
-        for extent in inspector.ends(&topic)? {
-            let mut at = extent.first;
-            loop {
-                let page = inspector.scan(&extent.partition, at, 500)?;
-                let Some(last) = page.last() else { break };
-                at = Position(last.position.0 + 1);
-                for message in page {
-                    if found.len() == limit {
-                        return Ok(found);
-                    }
-                    if stage.is_none_or(|s| message.event.extension(dlq::STAGE) == Some(s)) {
-                        found.push((extent.partition.clone(), message));
-                    }
-                }
+        inspector.each(&topic, |partition, message| {
+            if found.len() == limit {
+                return ControlFlow::Break(());
             }
-        }
+            if stage.is_none_or(|s| message.event.extension(dlq::STAGE) == Some(s)) {
+                found.push((partition.clone(), message));
+            }
+            ControlFlow::Continue(())
+        })?;
     }
     Ok(found)
 }

@@ -112,7 +112,7 @@ pub fn score(args: &cli::Score) -> Result<()> {
             Judged::Refused(error) => {
                 summary.refused += 1;
                 say(chain(error));
-                writeln!(csv, "{},,,,,,,,refused,{}", row_of(error), bundle.digest())?;
+                writeln!(csv, "{},,,,,,,,refused,{}", error.number(), bundle.digest())?;
                 return Ok(true);
             }
         };
@@ -173,7 +173,7 @@ pub fn explain(args: &cli::Explain) -> Result<()> {
             Judged::Duplicate(row) if row.number == args.row => {
                 bail!("row {} repeats an earlier shot of its machine; explain that one", args.row)
             }
-            Judged::Refused(error) if row_of(&error) == args.row => return Err(error.into()),
+            Judged::Refused(error) if error.number() == args.row => return Err(error.into()),
             _ => return Ok(true),
         }
         Ok(false)
@@ -235,11 +235,14 @@ fn tell(explanation: &Explanation, lang: Lang) -> Result<()> {
 /// `castwatch features`.
 pub fn features(args: &cli::Features) -> Result<()> {
     let dir = bundle_dir(args.bundle.as_deref())?;
-    let bundle =
-        Arc::new(Bundle::draft(&dir).with_context(|| format!("loading the bundle {}", dir.display()))?);
-    let full = if args.attributions { Some(crate::line::bundle(&dir)?) } else { None };
+    let bundle = if args.attributions {
+        crate::line::bundle(&dir)?
+    } else {
+        Arc::new(Bundle::draft(&dir).with_context(|| format!("loading the bundle {}", dir.display()))?)
+    };
+    let model = args.attributions.then_some(&*bundle);
     let plant = Plant::load(&args.table.plant)?;
-    let mut writer = super::table::Writer::create(&args.out, &bundle, full.as_deref())?;
+    let mut writer = super::table::Writer::create(&args.out, &bundle, model)?;
     let mut judge = Judge::fresh(Arc::clone(&bundle));
     let mut summary = FeatureSummary { features: bundle.features().len(), ..FeatureSummary::default() };
     let bar = progress(args.table.file.display());
@@ -258,7 +261,7 @@ pub fn features(args: &cli::Features) -> Result<()> {
         match judge.features(&row.shot) {
             None => summary.duplicates += 1,
             Some(features) => {
-                let attributions = full.as_ref().map(|b| b.attribute(&features.values)).transpose()?;
+                let attributions = model.map(|b| b.attribute(&features.values)).transpose()?;
                 writer.row(&row, &features, attributions.as_ref())?;
             }
         }
@@ -277,13 +280,6 @@ pub fn features(args: &cli::Features) -> Result<()> {
         args.out.display()
     ));
     Ok(())
-}
-
-/// The row that an error is about.
-fn row_of(error: &RowError) -> u64 {
-    match error {
-        RowError::Refused { row, .. } | RowError::Broken { row, .. } => *row,
-    }
 }
 
 /// Where a file is written until it is whole. What is no file, such as `/dev/null`, is written itself.
@@ -309,7 +305,7 @@ pub fn create(path: &Path) -> Result<BufWriter<File>> {
 }
 
 /// A text as a CSV cell.
-fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     if text.contains([',', '"', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

@@ -168,10 +168,7 @@ impl Columns {
     }
 
     fn write_lines(&self, file: &mut BufWriter<File>) -> Result<()> {
-        let text = |bytes: &ByteArray| {
-            let text = String::from_utf8_lossy(bytes.data()).into_owned();
-            if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
-        };
+        let text = |bytes: &ByteArray| super::offline::cell(&String::from_utf8_lossy(bytes.data()));
         for at in 0..self.row.len() {
             write!(
                 file,

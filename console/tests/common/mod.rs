@@ -145,17 +145,7 @@ pub fn alert(explanation: &Explanation) -> Alert {
 
 /// The message a payload lies in.
 pub fn message(payload: &impl Payload) -> Message {
-    let cause = Event {
-        id: String::new(),
-        ty: String::new(),
-        source: String::new(),
-        subject: String::new(),
-        time: None,
-        traceparent: None,
-        extensions: Vec::new(),
-        data: Bytes::new(),
-    };
-    let out = payload.outgoing("test", &cause).unwrap();
+    let out = payload.outgoing("test", &Event::default()).unwrap();
     Message { position: Position(0), key: out.key, written_ms: 0, event: out.event }
 }
 

@@ -171,16 +171,7 @@ async fn keeps_every_attribute<P: Publisher, C: Consumer>(
         extensions: vec![("stage".into(), "scorer".into()), ("error".into(), "깨진 \"글\"\n, = ; %".into())],
         data: Bytes::from_static(b"{}"),
     };
-    let empty = Event {
-        id: String::new(),
-        ty: String::new(),
-        source: String::new(),
-        subject: String::new(),
-        time: None,
-        traceparent: None,
-        extensions: Vec::new(),
-        data: Bytes::new(),
-    };
+    let empty = Event::default();
     let binary: Bytes = (0..=255).chain([0, 0xff, 0xfe, 0]).collect();
     let large: Bytes = (0..1_048_576_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let events = [

@@ -115,11 +115,8 @@ impl Simulated {
                 id: format!("{}~{}", self.machine, self.sent_at),
                 ty: Event::SHOT.into(),
                 source: SOURCE.into(),
-                subject: String::new(),
-                time: None,
-                traceparent: None,
-                extensions: Vec::new(),
                 data: self.wire.clone(),
+                ..Event::default()
             },
         };
         Ok(Outgoing { topic: Topic::SHOTS, key: self.machine.clone(), event })

@@ -2,6 +2,7 @@
 //!
 //! **Nothing here writes.** The calls block; none takes longer than it must to read what it gives.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use castwatch_core::ports::Snapshot;
@@ -13,6 +14,9 @@ use super::publish::heads;
 use super::schema::{self, OpenError, POSITION_BITS};
 use super::snapshots::snapshot;
 use super::{FILE, Fault};
+
+/// So many messages are read at once where all of them are.
+const PAGE: usize = 1000;
 
 /// A reading look at a data folder's database.
 #[derive(Debug)]
@@ -96,6 +100,31 @@ impl Inspector {
             Some(head) => Ok(messages(&self.db, head.id, from.0, limit)?),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Hands over every message of `topic`, partition by partition in order, until `see` breaks off.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn each(
+        &self,
+        topic: &Topic,
+        mut see: impl FnMut(&Partition, Message) -> ControlFlow<()>,
+    ) -> Answer<()> {
+        for extent in self.ends(topic)? {
+            let mut at = extent.first;
+            loop {
+                let page = self.scan(&extent.partition, at, PAGE)?;
+                let Some(last) = page.last() else { break };
+                at = last.position.next();
+                for message in page {
+                    if see(&extent.partition, message).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where `stage` stands in each partition; a partition that was never saved is not listed.
