@@ -166,7 +166,7 @@ impl Line {
             };
             let mut waiting = Waiting { stage: *name, done: 0, left: 0, trouble: progress.trouble };
             for extent in inspector.ends(&topic)? {
-                let at = progress.partitions.get(&extent.partition).map_or(0, |(position, _)| position.0);
+                let at = progress.partitions.get(&extent.partition).map_or(0, |standing| standing.position.0);
                 waiting.done += at;
                 waiting.left += extent.next.0.saturating_sub(at);
             }

@@ -167,9 +167,15 @@ async fn defects<R: Records, O: Objects>(
     if !(1..=MOST_DEFECTS).contains(&limit) {
         return Err(Problem(StatusCode::BAD_REQUEST, format!("limit is 1 to {MOST_DEFECTS}")));
     }
-    let query = RecordQuery { machine: asked.machine, die: asked.die, before: asked.before, limit };
+    let query = RecordQuery {
+        machine: asked.machine,
+        die: asked.die,
+        before: asked.before,
+        limit,
+        ..RecordQuery::default()
+    };
     let page = console.records.list(&query).await?;
-    Ok(Json(Defects { defects: page.records.into_iter().map(DefectView::from).collect(), next: page.next }))
+    Ok(Json(Defects { defects: page.defects.into_iter().map(|d| DefectView::from(d.record)).collect(), next: page.next }))
 }
 
 async fn chart<R: Records, O: Objects>(

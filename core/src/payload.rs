@@ -131,6 +131,9 @@ pub struct Alert {
     pub ended_at: EndedAt,
     /// Calibrated probability of a defect.
     pub probability: Option<f64>,
+    /// The reading that speaks most for a defect.
+    #[serde(default)]
+    pub cause: String,
     /// One line.
     pub title: Words,
     /// Why and what to do.

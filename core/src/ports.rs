@@ -8,10 +8,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Message, Outgoing, Partition, Position};
-use crate::payload::Explanation;
+use crate::payload::{Alert, Explanation};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -71,6 +72,15 @@ pub enum Delivery {
     Revoked(Vec<Partition>),
     /// These partitions are somebody else's already: write nothing more.
     Lost(Vec<Partition>),
+    /// Messages were removed before they could be read: those from `from` up to, not including, `to`.
+    Missed {
+        /// Where they lay.
+        partition: Partition,
+        /// The first of them.
+        from: Position,
+        /// The message after the last of them, which comes next.
+        to: Position,
+    },
     /// Nothing came in the time given.
     Idle,
 }
@@ -106,6 +116,28 @@ pub trait Consumer: Send {
 
     /// Lets revoked partitions go.
     fn release(&mut self, partitions: &[Partition]) -> impl Future<Output = Result<(), PortError>> + Send;
+
+    /// Hears that progress up to `position` is saved. It changes nothing but what the log's own
+    /// tools show of this group, so it must not wait for anything.
+    fn saved(&mut self, partition: &Partition, position: Position) {
+        let _ = (partition, position);
+    }
+
+    /// Asked when `generation` seems to be older than another owner's: a later one, when the group
+    /// still counts this member among its own. A group that was forgotten counts from the beginning.
+    fn confirm(
+        &mut self,
+        partition: &Partition,
+        generation: Generation,
+    ) -> impl Future<Output = Result<Option<Generation>, PortError>> + Send {
+        let _ = (partition, generation);
+        std::future::ready(Ok(None))
+    }
+
+    /// The end of each assigned partition, as far as it is known without asking.
+    fn ends(&self) -> Vec<(Partition, Position)> {
+        Vec::new()
+    }
 }
 
 /// Writes events to topics.
@@ -126,6 +158,14 @@ pub struct Tally {
     pub duplicates: u64,
     /// Messages set aside.
     pub dead_letters: u64,
+    /// Messages that the log removed before they were taken.
+    #[serde(default, skip_serializing_if = "none")]
+    pub missed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Tally {
@@ -141,6 +181,7 @@ impl Tally {
         self.done += other.done;
         self.duplicates += other.duplicates;
         self.dead_letters += other.dead_letters;
+        self.missed += other.missed;
     }
 }
 
@@ -225,24 +266,50 @@ pub enum Claim {
     Settled,
 }
 
-/// Which defect records to list: newest first.
+/// Whether a defect was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Not by all channels yet.
+    Pending,
+    /// By all channels.
+    Told,
+}
+
+/// A defect as it is kept: its record, and its alert once it was told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The record.
+    pub record: Explanation,
+    /// What supervisors were told; absent while [`Told::Pending`].
+    pub alert: Option<Alert>,
+}
+
+/// Which defects to list: newest first by the shot's time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordQuery {
     /// Only this machine.
     pub machine: Option<String>,
     /// Only this die.
     pub die: Option<String>,
+    /// Only where this reading speaks most for a defect.
+    pub cause: Option<String>,
+    /// Only shots that ended then or later.
+    pub from: Option<Timestamp>,
+    /// Only shots that ended before.
+    pub to: Option<Timestamp>,
+    /// Only in this state.
+    pub told: Option<Told>,
     /// Only records older than this cursor, which the page before gave.
     pub before: Option<String>,
     /// At most so many, 1 to 1,000.
     pub limit: usize,
 }
 
-/// One page of records.
+/// One page of defects. A page may be short, or empty, although another one follows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecordPage {
-    /// The records.
-    pub records: Vec<Explanation>,
+    /// The defects.
+    pub defects: Vec<Kept>,
     /// Where the next page begins; absent at the end.
     pub next: Option<String>,
 }
@@ -255,7 +322,12 @@ pub trait Records: Send + Sync {
     /// The record of a shot by its id.
     fn get(&self, shot: &str) -> impl Future<Output = Result<Option<Explanation>, PortError>> + Send;
 
-    /// Lists records, newest first by the shot's time.
+    /// Keeps the alert of a defect beside its record, once all channels have told it; the first one
+    /// stays. Nothing is kept where there is no record.
+    fn told(&self, alert: &Alert) -> impl Future<Output = Result<(), PortError>> + Send;
+
+    /// Lists defects, newest first by the shot's time. Pages that follow each other have neither
+    /// holes nor repeats, whatever is written meanwhile.
     fn list(&self, query: &RecordQuery) -> impl Future<Output = Result<RecordPage, PortError>> + Send;
 
     /// Begins the effect `id`, or says that it was begun or settled before. A begun claim stays
@@ -278,6 +350,17 @@ pub trait Objects: Send + Sync {
 
     /// The bytes of a key.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Bytes>, PortError>> + Send;
+
+    /// An address at which anybody may get the key's bytes for so long; `None` where the store has
+    /// no addresses.
+    fn link(
+        &self,
+        key: &str,
+        valid: Duration,
+    ) -> impl Future<Output = Result<Option<String>, PortError>> + Send {
+        let _ = (key, valid);
+        std::future::ready(Ok(None))
+    }
 }
 
 /// Ports are shared between stages by reference count.
@@ -299,6 +382,7 @@ shared! {
     Records {
         fn put(&self, record: &Explanation) -> Stored;
         fn get(&self, shot: &str) -> Option<Explanation>;
+        fn told(&self, alert: &Alert) -> ();
         fn list(&self, query: &RecordQuery) -> RecordPage;
         fn claim(&self, id: &str) -> Claim;
         fn settle(&self, id: &str) -> ();
@@ -306,5 +390,6 @@ shared! {
     Objects {
         fn put(&self, key: &str, content_type: &str, bytes: Bytes) -> ();
         fn get(&self, key: &str) -> Option<Bytes>;
+        fn link(&self, key: &str, valid: Duration) -> Option<String>;
     }
 }

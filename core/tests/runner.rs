@@ -265,7 +265,7 @@ async fn a_dead_letter_keeps_the_bytes_and_its_neighbours_go_on() {
     }
     let saved = state.saved.clone().unwrap();
     assert_eq!(saved.position, Position(5));
-    assert_eq!(saved.tally, Tally { taken: 3, done: 2, duplicates: 0, dead_letters: 1 });
+    assert_eq!(saved.tally, Tally { taken: 3, done: 2, duplicates: 0, dead_letters: 1, missed: 0 });
     assert_eq!(saved.state.as_ref(), b"..");
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use castwatch_core::event::{Event, Message, Partition, Position, Topic};
-use castwatch_core::payload::{Defect, Explanation, Payload, Score};
+use castwatch_core::payload::{Alert, Defect, Explanation, Payload, Score};
 use castwatch_core::ports::{Claim, RecordPage, RecordQuery, Stored};
 use castwatch_core::stage::{Handler as _, Outbox, Outcome, Stage as _, Stop};
 use castwatch_core::{Objects, PortError, Records, Shot, ShotId};
@@ -132,6 +132,10 @@ impl Records for World {
 
     async fn get(&self, shot: &str) -> Result<Option<Explanation>, PortError> {
         Ok(self.records.lock().unwrap().get(shot).cloned())
+    }
+
+    async fn told(&self, _: &Alert) -> Result<(), PortError> {
+        unreachable!("the explainer tells nobody")
     }
 
     async fn list(&self, _: &RecordQuery) -> Result<RecordPage, PortError> {

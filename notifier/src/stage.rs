@@ -147,6 +147,7 @@ impl<R: Records, S: Sender> AlertHandler<R, S> {
         let explanation = Explanation::read(message).map_err(|e| Stop::Refuse(e.into()))?;
         let alert = text::alert(&explanation, &self.shared.channels);
         self.shared.tell(&alert).await?;
+        self.shared.records.told(&alert).await?;
         out.push(NAME, &message.event, &alert).map_err(|e| Stop::Refuse(e.into()))?;
         let mark = mark(&alert.id);
         if self.told.contains(&mark) {

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use castwatch_core::payload::Words;
+use castwatch_core::payload::{Alert, Words};
 use castwatch_core::ports::{RecordPage, RecordQuery, Stored};
 use castwatch_core::{Event, Position};
 
@@ -48,6 +48,9 @@ impl Records for Claims {
     }
     async fn get(&self, _: &str) -> Result<Option<Explanation>, PortError> {
         Ok(None)
+    }
+    async fn told(&self, _: &Alert) -> Result<(), PortError> {
+        Ok(())
     }
     async fn list(&self, _: &RecordQuery) -> Result<RecordPage, PortError> {
         Ok(RecordPage::default())

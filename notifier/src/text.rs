@@ -14,6 +14,7 @@ pub fn alert(explanation: &Explanation, channels: &[String]) -> Alert {
         cycle: score.cycle,
         ended_at: score.ended_at,
         probability: score.probability,
+        cause: explanation.cause.clone(),
         title: title(explanation),
         body: body(explanation),
         chart: explanation.chart.clone(),

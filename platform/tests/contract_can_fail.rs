@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use castwatch_core::payload::Explanation;
+use castwatch_core::payload::{Alert, Explanation};
 use castwatch_core::ports::{Claim, Generation, RecordPage, RecordQuery, Snapshot, Start, Stored, Token};
 use castwatch_core::{
     Consumer, Delivery, Objects, Outgoing, Partition, PortError, Position, Publisher, Records, Snapshots,
@@ -112,11 +112,15 @@ impl Records for Faulty<Arc<Embedded>> {
         self.0.get(shot).await
     }
 
+    async fn told(&self, alert: &Alert) -> Result<(), PortError> {
+        self.0.told(alert).await
+    }
+
     async fn list(&self, query: &RecordQuery) -> Result<RecordPage, PortError> {
         let mut page = self.0.list(query).await?;
         if self.1 == Fault::RepeatsRecordsOfPages && page.next.is_some() {
-            let last = page.records.pop();
-            page.records[0] = last.unwrap();
+            let last = page.defects.pop();
+            page.defects[0] = last.unwrap();
         }
         Ok(page)
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use castwatch_core::event::{Outgoing, Partition, Position, Topic};
 use castwatch_core::payload::{Alert, Explanation};
 use castwatch_core::ports::{
-    Claim, Consumer, Delivery, Generation, Objects, PortError, Publisher, RecordPage, RecordQuery, Records,
-    Snapshot, Snapshots, Start, Stored, Token,
+    Claim, Consumer, Delivery, Generation, Kept, Objects, PortError, Publisher, RecordPage, RecordQuery,
+    Records, Snapshot, Snapshots, Start, Stored, Token, Told,
 };
 use castwatch_notifier::{SendError, Sender};
 use rand::Rng;
@@ -207,6 +207,16 @@ impl Records for Ports {
         self.call("get a record", |state, _| Ok(state.records.get(shot).cloned())).await
     }
 
+    async fn told(&self, alert: &Alert) -> Result<(), PortError> {
+        self.call("keep an alert", |state, extent| {
+            if extent == Extent::Whole && state.records.contains_key(alert.shot.as_str()) {
+                state.alerts.entry(alert.shot.to_string()).or_insert_with(|| alert.clone());
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn list(&self, query: &RecordQuery) -> Result<RecordPage, PortError> {
         self.call("list records", |state, _| Ok(list(state, query))).await
     }
@@ -251,12 +261,22 @@ fn list(state: &State, query: &RecordQuery) -> RecordPage {
         .values()
         .filter(|r| query.machine.as_ref().is_none_or(|m| *m == r.score.machine))
         .filter(|r| query.die.as_ref().is_none_or(|d| *d == r.score.die))
+        .filter(|r| query.cause.as_ref().is_none_or(|c| *c == r.cause))
+        .filter(|r| query.from.is_none_or(|t| t <= r.score.ended_at.instant()))
+        .filter(|r| query.to.is_none_or(|t| t > r.score.ended_at.instant()))
+        .filter(|r| {
+            query.told.is_none_or(|t| (t == Told::Told) == state.alerts.contains_key(r.score.shot.as_str()))
+        })
         .filter(|r| query.before.as_ref().is_none_or(|b| cursor(r) < *b))
         .collect();
     records.sort_by_key(|r| std::cmp::Reverse(cursor(r)));
     let next =
         (records.len() > query.limit).then(|| records.get(query.limit - 1).map(|r| cursor(r))).flatten();
-    RecordPage { records: records.into_iter().take(query.limit).cloned().collect(), next }
+    let kept = |record: &Explanation| Kept {
+        record: record.clone(),
+        alert: state.alerts.get(record.score.shot.as_str()).cloned(),
+    };
+    RecordPage { defects: records.into_iter().take(query.limit).map(kept).collect(), next }
 }
 
 /// Keys are relative paths that stay below their root.

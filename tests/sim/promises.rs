@@ -89,6 +89,7 @@ pub(crate) fn check(cast: &Cast, state: &State, input: &Input, calm: bool, deeds
         done: input.good.len() as u64,
         duplicates: input.duplicates,
         dead_letters: input.broken.len() as u64,
+        missed: 0,
     };
     promise("the scorer's books are exact", tally == expected, &(tally, expected));
 

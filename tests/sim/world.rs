@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use castwatch_core::event::{Message, Outgoing, Partition, Position, Topic, partition_of};
-use castwatch_core::payload::Explanation;
+use castwatch_core::payload::{Alert, Explanation};
 use castwatch_core::ports::{Delivery, Generation, Snapshot};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -66,6 +66,8 @@ pub struct State {
     pub snapshots: BTreeMap<(String, Partition), Kept>,
     /// Records by shot.
     pub records: BTreeMap<String, Explanation>,
+    /// Alerts kept, by shot.
+    pub alerts: BTreeMap<String, Alert>,
     /// Claims: settled or not.
     pub claims: BTreeMap<String, bool>,
     /// Whether a claim was settled already when a member last asked for it, whatever it was told.
@@ -119,6 +121,7 @@ impl World {
             log: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             records: BTreeMap::new(),
+            alerts: BTreeMap::new(),
             claims: BTreeMap::new(),
             too_late: BTreeMap::new(),
             objects: BTreeMap::new(),

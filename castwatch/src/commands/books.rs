@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use castwatch_core::Shot;
 use castwatch_core::event::Topic;
-use castwatch_core::ports::{Objects, RecordQuery, Records, Tally};
+use castwatch_core::ports::{Kept, Objects, RecordQuery, Records, Tally};
 use castwatch_core::runner::dlq;
 use castwatch_platform::{Embedded, Folder, Inspector};
 use serde::Serialize;
@@ -229,7 +229,7 @@ async fn records(
     let mut query = RecordQuery { limit: 500, ..RecordQuery::default() };
     loop {
         let page = embedded.list(&query).await?;
-        for record in page.records {
+        for Kept { record, .. } in page.defects {
             if let Some(key) = &record.chart {
                 match charts.get(key).await? {
                     Some(_) => log.charts += 1,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use castwatch_console::Feed;
 use castwatch_core::payload::{Alert, Attribution, Explanation, Payload, Score, Usual, Words};
-use castwatch_core::ports::{Claim, PortError, RecordPage, RecordQuery, Stored};
+use castwatch_core::ports::{Claim, Kept, PortError, RecordPage, RecordQuery, Stored};
 use castwatch_core::stage::{Handler, Outbox, Outcome, Stage};
 use castwatch_core::{EndedAt, Event, Message, Objects, Partition, Position, Records, ShotId, Verdict};
 
@@ -43,7 +43,12 @@ impl Records for Memory {
         });
         let page: Vec<Explanation> = found.by_ref().skip(before).take(query.limit).cloned().collect();
         let next = found.next().map(|_| (before + page.len()).to_string());
-        Ok(RecordPage { records: page, next })
+        let defects = page.into_iter().map(|record| Kept { record, alert: None }).collect();
+        Ok(RecordPage { defects, next })
+    }
+
+    async fn told(&self, _: &Alert) -> Result<(), PortError> {
+        Ok(())
     }
 
     async fn claim(&self, _: &str) -> Result<Claim, PortError> {
@@ -140,6 +145,7 @@ pub fn alert(explanation: &Explanation) -> Alert {
         cycle,
         ended_at,
         probability,
+        cause: explanation.cause.clone(),
     }
 }
 

@@ -75,6 +75,9 @@ impl<C: Consumer> Reader<C> {
                 self.partitions.retain(|p| !partitions.contains(p));
                 None
             }
+            Delivery::Missed { partition, from, to } => {
+                panic!("{partition} lacks {from} to {to}, and nobody removed anything")
+            }
             Delivery::Idle => None,
         }
     }

@@ -10,10 +10,10 @@
 //! it saves, closes the handler and lets go.
 
 mod dead_letter;
+mod progress;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ use crate::ports::{
 use crate::stage::{Handler, Outbox, Stage, StateError, Stop};
 
 pub use dead_letter::{chain, dead_letter, dlq};
+pub use progress::{BOUNDS, Histogram, Meter, Progress, Standing, Status};
 
 /// How a runner behaves.
 #[derive(Clone, Copy, Debug)]
@@ -102,31 +103,6 @@ pub enum RunnerError {
         #[source]
         source: PortError,
     },
-}
-
-/// What a runner is doing, for readiness, metrics and the books.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    /// Position and counts of each partition it owns, as of the last finished batch.
-    pub partitions: BTreeMap<Partition, (Position, Tally)>,
-    /// Why it is not getting on, while it is not.
-    pub trouble: Option<String>,
-}
-
-/// A live view of a runner's [`Progress`].
-#[derive(Clone, Debug, Default)]
-pub struct Status(Arc<Mutex<Progress>>);
-
-impl Status {
-    /// A copy of the progress now.
-    #[must_use]
-    pub fn get(&self) -> Progress {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A partition in our hands.
@@ -206,6 +182,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         while !*self.shutdown.borrow() {
             match self.consumer.next(self.settings.wait).await {
                 Ok(delivery) => {
+                    self.status.lock().begun = true;
                     if std::mem::take(&mut away) {
                         outage = Backoff::new(self.settings.patience, self.seed());
                         self.recovered();
@@ -225,6 +202,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             }
             if self.last_save.elapsed() >= self.settings.save_every {
                 self.save_all().await?;
+                self.status.ends(self.consumer.ends());
             }
         }
         self.save_all().await?;
@@ -255,14 +233,33 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                     self.close(partition);
                 }
             }
+            Delivery::Missed { partition, from, to } => self.missed(&partition, from, to),
             Delivery::Idle => {}
         }
         Ok(())
     }
 
+    /// Counts messages that nobody will ever read; what comes next is the message at `to`.
+    fn missed(&mut self, partition: &Partition, from: Position, to: Position) {
+        let Some(owned) = self.owned.get_mut(partition) else { return };
+        let count = to.0.saturating_sub(from.0.max(owned.position.0));
+        error!(stage = self.stage.name(), %partition, %from, %to, count,
+            "messages were removed before they were read: keep them longer in the log, or add members");
+        owned.position = owned.position.max(to);
+        owned.unsaved = true;
+        owned.tally.missed += count;
+        let (position, tally) = (owned.position, owned.tally);
+        self.status.measure(|meter| meter.tally.missed += count);
+        self.status.stand(partition, position, tally);
+    }
+
     /// Takes a partition over: from its snapshot, or from the start. Tries until it works, until
     /// the runner is to stop, or until it turns out that the partition has a later owner.
-    async fn open(&mut self, partition: &Partition, generation: Generation) -> Result<(), RunnerError> {
+    async fn open(
+        &mut self,
+        partition: &Partition,
+        mut generation: Generation,
+    ) -> Result<(), RunnerError> {
         let stage = self.stage.name();
         self.close(partition);
         let mut backoff = Backoff::new(self.settings.patience, self.seed());
@@ -277,7 +274,8 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                                 RunnerError::State { stage, partition: partition.clone(), source }
                             })?;
                             info!(stage, %partition, %position, state_bytes = state.len(), "partition opened");
-                            self.status.lock().partitions.insert(partition.clone(), (position, tally));
+                            self.status.stand(partition, position, tally);
+                            self.status.measure(|meter| meter.opened += 1);
                             let owned = Owned {
                                 handler,
                                 generation,
@@ -294,10 +292,19 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                         Err(error) => error,
                     }
                 }
-                Err(PortError::Fenced { .. }) => {
-                    warn!(stage, %partition, "another process owns this partition by now; not taking it");
-                    return Ok(());
-                }
+                Err(PortError::Fenced { .. }) => match self.consumer.confirm(partition, generation).await {
+                    Ok(Some(later)) if later > generation => {
+                        info!(stage, %partition, "the group has forgotten its past; taking the partition all the same");
+                        generation = later;
+                        continue;
+                    }
+                    Ok(_) => {
+                        warn!(stage, %partition, "another process owns this partition by now; not taking it");
+                        self.status.measure(|meter| meter.fenced += 1);
+                        return Ok(());
+                    }
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
             self.passing(error)?;
@@ -331,6 +338,17 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         self.status.lock().partitions.remove(partition);
     }
 
+    /// Lets a partition go that has a later owner; unless the group says that it is still ours: then
+    /// nobody else would go on with it.
+    async fn fenced(&mut self, partition: &Partition, generation: Generation) -> Result<(), RunnerError> {
+        self.close(partition);
+        self.status.measure(|meter| meter.fenced += 1);
+        match self.consumer.confirm(partition, generation).await {
+            Ok(Some(later)) => self.open(partition, later).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn batch(&mut self, partition: &Partition, messages: &[Message]) -> Result<(), RunnerError> {
         // The handler leaves the map while it works, so that nothing can save it half-way.
         let Some(mut owned) = self.owned.remove(partition) else {
@@ -339,7 +357,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         };
         match self.work(partition, &mut owned, messages).await? {
             Flow::Done | Flow::Stopping(true) => {
-                self.status.lock().partitions.insert(partition.clone(), (owned.position, owned.tally));
+                self.status.stand(partition, owned.position, owned.tally);
                 self.owned.insert(partition.clone(), owned);
             }
             Flow::Reopen => {
@@ -347,7 +365,12 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                 drop(owned);
                 self.open(partition, generation).await?;
             }
-            Flow::Stopping(false) | Flow::Lost => self.close(partition),
+            Flow::Stopping(false) => self.close(partition),
+            Flow::Lost => {
+                let generation = owned.generation;
+                drop(owned);
+                self.fenced(partition, generation).await?;
+            }
         }
         Ok(())
     }
@@ -364,12 +387,14 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         let mut backoff = Backoff::new(self.settings.patience, self.seed());
         while let Some(first) = rest.first() {
             let mut out = Outbox::default();
+            let handling = Instant::now();
             let outcome = owned.handler.handle(rest, &mut out).await;
             // Anything else would be taken again for ever.
             assert!(
                 outcome.done <= rest.len() && (outcome.stop.is_some() || outcome.done > 0),
                 "a handler must get on"
             );
+            let handled = handling.elapsed();
             let known = out.duplicates();
             let mut events = out.into_events();
             let mut finished = outcome.done;
@@ -392,11 +417,22 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             if let Some(last) = finished.checked_sub(1).and_then(|at| rest.get(at)) {
                 owned.position = last.position.next();
                 owned.unsaved = true;
-                owned.tally.add(&Tally {
+                let tally = Tally {
                     taken: finished as u64,
                     done: (outcome.done as u64).saturating_sub(known),
                     duplicates: known,
                     dead_letters: (finished - outcome.done) as u64,
+                    missed: 0,
+                };
+                owned.tally.add(&tally);
+                self.status.measure(|meter| {
+                    meter.tally.add(&tally);
+                    meter.handle.add(handled.as_secs_f64());
+                    meter.published += events.len() as u64;
+                    let now = now_ms();
+                    for message in rest.iter().take(finished) {
+                        meter.age.add((now - message.written_ms).max(0) as f64 / 1000.0);
+                    }
                 });
             }
             rest = rest.get(finished..).unwrap_or_default();
@@ -450,12 +486,14 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             return Ok(true);
         }
         let mut backoff = Backoff::new(self.settings.patience, self.seed());
+        let began = Instant::now();
         while let Err(error) = self.publisher.publish(events).await {
             self.passing(error)?;
             if *self.shutdown.borrow() || !self.pause(&mut backoff).await {
                 return Ok(false);
             }
         }
+        self.status.measure(|meter| meter.publish.add(began.elapsed().as_secs_f64()));
         Ok(true)
     }
 
@@ -476,7 +514,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         if self.save_owned(partition, &mut owned).await? {
             self.owned.insert(partition.clone(), owned);
         } else {
-            self.close(partition);
+            self.fenced(partition, owned.generation).await?;
         }
         Ok(())
     }
@@ -500,6 +538,14 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             match self.snapshots.save(stage, partition, &owned.token, &snapshot).await {
                 Ok(()) => {
                     owned.unsaved = false;
+                    self.consumer.saved(partition, snapshot.position);
+                    let mut progress = self.status.lock();
+                    progress.meter.save.add(owned.saved_at.elapsed().as_secs_f64());
+                    progress.meter.saved_bytes += snapshot.state.len() as u64;
+                    if let Some(standing) = progress.partitions.get_mut(partition) {
+                        standing.saved = snapshot.position;
+                    }
+                    drop(progress);
                     if backoff.tries() > 0 {
                         self.recovered();
                     }
@@ -532,7 +578,9 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
     fn troubled(&self, error: &PortError) {
         let text = chain(error);
         warn!(stage = self.stage.name(), error = text, "waiting to try again");
-        self.status.lock().trouble = Some(text);
+        let mut progress = self.status.lock();
+        progress.trouble = Some(text);
+        progress.meter.retries += 1;
     }
 
     fn recovered(&self) {
@@ -557,4 +605,10 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         let progress = self.owned.values().map(|o| o.position.0).fold(0_u64, u64::wrapping_add);
         self.stage.name().bytes().fold(progress, |h, b| h.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b))
     }
+}
+
+/// Milliseconds since 1970, for measuring alone.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,8 +1,9 @@
 //! Records of defects, and claims on their alerts.
 
-use castwatch_core::payload::Explanation;
-use castwatch_core::ports::{Claim, RecordPage, RecordQuery, Stored};
+use castwatch_core::payload::{Alert, Explanation};
+use castwatch_core::ports::{Claim, Kept, RecordPage, RecordQuery, Stored, Told};
 use castwatch_core::{EndedAt, PortError, Records};
+use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
@@ -18,15 +19,16 @@ impl Records for Embedded {
         let what = || format!("record of {}", score.shot);
         let json = serde_json::to_string(record).map_err(|e| PortError::refused(what(), e))?;
         let (shot, machine, die) = (score.shot.to_string(), score.machine.clone(), score.die.clone());
+        let cause = record.cause.clone();
         let ended_ns = nanoseconds(score.ended_at);
         let new = self
             .writer
             .run(what, move |db| {
                 db.prepare_cached(
-                    "INSERT INTO records (shot, machine, die, ended_ns, json) VALUES (?, ?, ?, ?, ?) \
+                    "INSERT INTO records (shot, machine, die, ended_ns, json, cause) VALUES (?, ?, ?, ?, ?, ?) \
                      ON CONFLICT DO NOTHING",
                 )?
-                .execute(params![shot, machine, die, ended_ns, json])
+                .execute(params![shot, machine, die, ended_ns, json, cause])
             })
             .await?;
         Ok(if new == 0 { Stored::Already } else { Stored::New })
@@ -41,6 +43,19 @@ impl Records for Embedded {
                 .map(Option::flatten)
         })
         .await
+    }
+
+    async fn told(&self, alert: &Alert) -> Result<(), PortError> {
+        let what = || format!("alert {}", alert.id);
+        let json = serde_json::to_string(alert).map_err(|e| PortError::refused(what(), e))?;
+        let shot = alert.shot.to_string();
+        self.writer
+            .run(what, move |db| {
+                db.prepare_cached("UPDATE records SET alert = ? WHERE shot = ? AND alert IS NULL")?
+                    .execute(params![json, shot])
+                    .map(drop)
+            })
+            .await
     }
 
     async fn list(&self, query: &RecordQuery) -> Result<RecordPage, PortError> {
@@ -95,7 +110,11 @@ impl Records for Embedded {
 
 /// Times of shots lie between 2000 and 2100, where nanoseconds fit.
 fn nanoseconds(at: EndedAt) -> i64 {
-    i64::try_from(at.instant().as_nanosecond()).unwrap_or(i64::MAX)
+    time_ns(at.instant())
+}
+
+fn time_ns(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(if time.as_nanosecond() < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// The place of the last record of a page: its time and its shot.
@@ -105,13 +124,24 @@ fn cursor(text: &str) -> Option<(i64, String)> {
 }
 
 fn page(db: &Connection, query: RecordQuery, before: Option<(i64, String)>) -> rusqlite::Result<RecordPage> {
-    let mut sql = String::from("SELECT json, ended_ns, shot FROM records WHERE 1");
+    let mut sql = String::from("SELECT json, ended_ns, shot, alert FROM records WHERE 1");
     let mut values: Vec<Value> = Vec::new();
-    for (column, wanted) in [("machine", query.machine), ("die", query.die)] {
+    for (column, wanted) in [("machine", query.machine), ("die", query.die), ("cause", query.cause)] {
         if let Some(wanted) = wanted {
             sql.push_str(&format!(" AND {column} = ?"));
             values.push(wanted.into());
         }
+    }
+    for (comparison, time) in [(">=", query.from), ("<", query.to)] {
+        if let Some(time) = time {
+            sql.push_str(&format!(" AND ended_ns {comparison} ?"));
+            values.push(time_ns(time).into());
+        }
+    }
+    match query.told {
+        Some(Told::Pending) => sql.push_str(" AND alert IS NULL"),
+        Some(Told::Told) => sql.push_str(" AND alert IS NOT NULL"),
+        None => {}
     }
     if let Some((ended_ns, shot)) = before {
         sql.push_str(" AND (ended_ns, shot) < (?, ?)");
@@ -124,11 +154,13 @@ fn page(db: &Connection, query: RecordQuery, before: Option<(i64, String)>) -> r
     let mut rows = select.query(params_from_iter(values))?;
     let (mut page, mut last) = (RecordPage::default(), None);
     while let Some(row) = rows.next()? {
-        if page.records.len() == query.limit {
+        if page.defects.len() == query.limit {
             page.next = last;
             break;
         }
-        page.records.extend(parsed(row, 0, |text| serde_json::from_str(text))?);
+        let alert = parsed(row, 3, |text| serde_json::from_str(text))?;
+        let record = parsed(row, 0, |text| serde_json::from_str(text))?;
+        page.defects.extend(record.map(|record| Kept { record, alert }));
         last = Some(format!("{}/{}", row.get::<_, i64>(1)?, row.get::<_, String>(2)?));
     }
     Ok(page)

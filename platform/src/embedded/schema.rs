@@ -12,7 +12,7 @@ use super::Durability;
 /// `CAST`: says that a SQLite file is castwatch's.
 const APPLICATION: i32 = 0x4341_5354;
 /// The layout below. A newer one gets the next number and a migration from this one.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// How long a write waits for another process's.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a page. Larger than usual: a shot takes about 1 KiB, a defect 4, and the fewer of them
@@ -70,7 +70,9 @@ CREATE TABLE records (
     machine TEXT NOT NULL,
     die TEXT NOT NULL,
     ended_ns INTEGER NOT NULL,
-    json TEXT NOT NULL
+    json TEXT NOT NULL,
+    cause TEXT NOT NULL DEFAULT '',
+    alert TEXT
 );
 CREATE INDEX records_by_time ON records (ended_ns, shot);
 CREATE INDEX records_by_machine ON records (machine, ended_ns, shot);
@@ -79,6 +81,13 @@ CREATE TABLE claims (
     id TEXT PRIMARY KEY,
     settled INTEGER NOT NULL
 ) WITHOUT ROWID;
+";
+
+/// From layout 1: what `castwatch query` asks for.
+const FROM_1: &str = "
+ALTER TABLE records ADD COLUMN cause TEXT NOT NULL DEFAULT '';
+ALTER TABLE records ADD COLUMN alert TEXT;
+UPDATE records SET cause = coalesce(json_extract(json, '$.cause'), '');
 ";
 
 /// Why a data folder can't be opened.
@@ -139,6 +148,7 @@ fn trouble(file: &Path, error: rusqlite::Error) -> OpenError {
 enum Found {
     Empty,
     Ours,
+    Older,
     Newer(i32),
     Foreign,
 }
@@ -149,6 +159,7 @@ fn look(db: &Connection) -> rusqlite::Result<Found> {
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(match (application, version) {
         (APPLICATION, VERSION) => Found::Ours,
+        (APPLICATION, 1) => Found::Older,
         (APPLICATION, newer) if newer > VERSION => Found::Newer(newer),
         (0, 0) if tables == 0 => Found::Empty,
         _ => Found::Foreign,
@@ -165,7 +176,15 @@ pub(super) fn open_to_write(file: &Path, durability: Durability) -> Result<Conne
     let trouble = |error| trouble(file, error);
     let mut db = Connection::open(file).map_err(trouble)?;
     db.busy_timeout(PATIENCE).map_err(trouble)?;
-    if check(file, look_once(&mut db))? == Layout::Wanted {
+    if check(file, look_once(&mut db))? == Layout::Old {
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(trouble)?;
+        // Another process may have been as early as this one.
+        if check(file, look(&tx))? == Layout::Old {
+            tx.execute_batch(FROM_1).map_err(trouble)?;
+            tx.pragma_update(None, "user_version", VERSION).map_err(trouble)?;
+        }
+        tx.commit().map_err(trouble)?;
+    } else if check(file, look_once(&mut db))? == Layout::Wanted {
         db.pragma_update(None, "page_size", PAGE).map_err(trouble)?;
         into_wal(&db).map_err(trouble)?;
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(trouble)?;
@@ -190,15 +209,22 @@ pub(super) fn open_to_read(file: &Path) -> Result<Connection, OpenError> {
     let mut db = Connection::open_with_flags(file, flags).map_err(trouble)?;
     db.busy_timeout(PATIENCE).map_err(trouble)?;
     db.pragma_update(None, "query_only", true).map_err(trouble)?;
-    if check(file, look_once(&mut db))? == Layout::Wanted {
-        return Err(OpenError::Missing { file: file.to_owned() });
+    match check(file, look_once(&mut db))? {
+        Layout::There => Ok(db),
+        Layout::Wanted => Err(OpenError::Missing { file: file.to_owned() }),
+        Layout::Old => {
+            drop(db);
+            // Whoever opens it to write brings it to today's layout.
+            open_to_write(file, Durability::Full)?;
+            open_to_read(file)
+        }
     }
-    Ok(db)
 }
 
 #[derive(PartialEq, Eq)]
 enum Layout {
     Wanted,
+    Old,
     There,
 }
 
@@ -206,6 +232,7 @@ fn check(file: &Path, found: rusqlite::Result<Found>) -> Result<Layout, OpenErro
     match found.map_err(|error| trouble(file, error))? {
         Found::Empty => Ok(Layout::Wanted),
         Found::Ours => Ok(Layout::There),
+        Found::Older => Ok(Layout::Old),
         Found::Newer(found) => Err(OpenError::Newer { file: file.to_owned(), found }),
         Found::Foreign => Err(OpenError::Foreign { file: file.to_owned() }),
     }
