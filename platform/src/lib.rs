@@ -4,9 +4,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod aws;
 pub mod config;
+pub mod dynamodb;
 pub mod embedded;
 pub mod folder;
+pub mod kafka;
+pub mod s3;
 pub mod shutdown;
 pub mod telemetry;
 

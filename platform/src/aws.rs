@@ -1,0 +1,1 @@
+//! What S3 and DynamoDB share: how AWS is reached.

@@ -1,0 +1,1 @@
+//! Charts and snapshots on Amazon S3.
