@@ -58,6 +58,12 @@ impl fmt::Debug for ChannelKind {
 pub struct Secret(String);
 
 impl Secret {
+    /// Keeps `secret` from being printed.
+    #[must_use]
+    pub const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
     /// The secret itself.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -132,12 +138,13 @@ fn channel(
     Some(ChannelSettings { name: name.unwrap_or_else(|| usual.to_owned()), kind })
 }
 
-fn webhook(t: &mut Table<'_>, base: &Path, environment: &BTreeMap<String, String>) -> ChannelKind {
-    let url = t.need_text("url", "where alerts are sent, https://...");
-    let host = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-    if t.has("url") && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-        t.report("url", "must be https://... or http://...");
-    }
+/// The secrets at `key`, `key_env` (the name of a variable) and `key_file`.
+pub(super) fn secrets(
+    t: &mut Table<'_>,
+    key: &str,
+    base: &Path,
+    environment: &BTreeMap<String, String>,
+) -> Vec<Secret> {
     let mut secrets = Vec::new();
     let mut keep = |t: &Table<'_>, key: &str, secret: String| {
         if secret.is_empty() {
@@ -145,23 +152,32 @@ fn webhook(t: &mut Table<'_>, base: &Path, environment: &BTreeMap<String, String
         }
         secrets.push(Secret(secret));
     };
-    if let Some(secret) = t.text("secret") {
-        keep(t, "secret", secret);
+    if let Some(secret) = t.text(key) {
+        keep(t, key, secret);
     }
-    if let Some(variable) = t.text("secret_env") {
+    let (by_env, by_file) = (format!("{key}_env"), format!("{key}_file"));
+    if let Some(variable) = t.text(&by_env) {
         match environment.get(&variable) {
-            Some(secret) => keep(t, "secret_env", secret.clone()),
-            None => t.report("secret_env", format_args!("names the variable `{variable}`, which is not set")),
+            Some(secret) => keep(t, &by_env, secret.clone()),
+            None => t.report(&by_env, format_args!("names the variable `{variable}`, which is not set")),
         }
     }
-    if let Some(path) = t.text("secret_file") {
+    if let Some(path) = t.text(&by_file) {
         match std::fs::read_to_string(base.join(&path)) {
-            Ok(secret) => keep(t, "secret_file", secret.trim().to_owned()),
-            Err(error) => {
-                t.report("secret_file", format_args!("names `{path}`, which can't be read: {error}"))
-            }
+            Ok(secret) => keep(t, &by_file, secret.trim().to_owned()),
+            Err(error) => t.report(&by_file, format_args!("names `{path}`, which can't be read: {error}")),
         }
     }
+    secrets
+}
+
+fn webhook(t: &mut Table<'_>, base: &Path, environment: &BTreeMap<String, String>) -> ChannelKind {
+    let url = t.need_text("url", "where alerts are sent, https://...");
+    let host = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    if t.has("url") && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+        t.report("url", "must be https://... or http://...");
+    }
+    let secrets = secrets(t, "secret", base, environment);
     if !["secret", "secret_env", "secret_file"].iter().any(|key| t.has(key)) {
         t.missing("secret_file", "the file with the secret to sign with; or `secret_env`, or `secret`");
     }

@@ -21,6 +21,7 @@
 //! secret_file = "/run/secrets/castwatch"
 //! ```
 
+mod backends;
 mod channel;
 mod read;
 #[cfg(test)]
@@ -34,12 +35,19 @@ use std::time::Duration;
 use castwatch_core::RunnerSettings;
 use castwatch_core::backoff::Patience;
 
+use crate::dynamodb::DynamoSettings;
 use crate::embedded::EmbeddedSettings;
+use crate::kafka::KafkaSettings;
+use crate::s3::S3Settings;
 
+pub use backends::{ObjectsKind, Otlp, RecordsKind, StreamKind, Telemetry};
 pub use channel::{ChannelKind, ChannelSettings, Secret};
 
 /// The file that is read when none is named and it is there.
 pub const FILE: &str = "castwatch.toml";
+
+/// How often progress is saved in S3 where nothing else is set.
+const SAVE_IN_S3_EVERY: Duration = Duration::from_secs(5);
 
 /// How castwatch runs here.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,12 +62,30 @@ pub struct Settings {
     pub listen_open: bool,
     /// `[log]`: what castwatch says of itself.
     pub log: Log,
+    /// `stream`: where events go, `embedded` or `kafka`. `embedded`.
+    pub stream: StreamKind,
+    /// `records`: where records of defects go, `embedded` or `dynamodb`. `embedded`.
+    pub records: RecordsKind,
+    /// `objects`: where charts go, `folder` or `s3`. `folder`. Progress is saved where the charts
+    /// are: in S3, or else in the embedded file.
+    pub objects: ObjectsKind,
+    /// `[kafka]`: see [`KafkaSettings`]; keys as in docs/operators.md.
+    pub kafka: KafkaSettings,
+    /// `[s3]`, with `[aws]`.
+    pub s3: S3Settings,
+    /// `[dynamodb]`, with `[aws]`.
+    pub dynamodb: DynamoSettings,
+    /// `[telemetry]`: what others may see of this process.
+    pub telemetry: Telemetry,
+    /// `[kafka.sasl]`, key by key.
+    sasl: backends::SaslDraft,
     /// `[embedded]`: `partitions` (1 to 1024) of a topic that is created, 4; `durability`, `full`
     /// or `normal` (faster; a power loss may take the last commits back), `full`; `batch`, the
     /// most messages handed over at once (1 to 10000), 512.
     pub embedded: EmbeddedSettings,
-    /// `runner.save_every_ms`: how often a stage saves its progress (10 to 3600000). 1000.
-    pub save_every: Duration,
+    /// `runner.save_every_ms`: how often a stage saves its progress (10 to 3600000). 1000, and 5000
+    /// where progress is saved in S3, which takes money for each time.
+    pub save_every: Option<Duration>,
     /// `runner.max_refused_in_a_row`: so many dead letters in a row stop a stage (1 to 1000000).
     /// 100.
     pub max_refused_in_a_row: u32,
@@ -118,8 +144,16 @@ impl Default for Settings {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             listen_open: false,
             log: Log { filter: "info".into(), json: false },
+            stream: StreamKind::Embedded,
+            records: RecordsKind::Embedded,
+            objects: ObjectsKind::Folder,
+            kafka: KafkaSettings::default(),
+            s3: S3Settings::default(),
+            dynamodb: DynamoSettings::default(),
+            telemetry: Telemetry::default(),
+            sasl: backends::SaslDraft::default(),
             embedded: EmbeddedSettings::default(),
-            save_every: runner.save_every,
+            save_every: None,
             max_refused_in_a_row: runner.max_refused_in_a_row,
             retry: runner.patience,
             charts: Charts { language: Language::Ko, formats: vec![Format::Png, Format::Svg] },
@@ -175,6 +209,7 @@ impl Settings {
             settings.read_file(file, &text, &environment, &mut mistakes);
         }
         settings.read_environment(&environment, &mut mistakes);
+        settings.finish_backends(&mut mistakes);
         if mistakes.is_empty() { Ok(settings) } else { Err(ConfigError::Wrong(mistakes)) }
     }
 
@@ -188,7 +223,10 @@ impl Settings {
     #[must_use]
     pub fn runner(&self) -> RunnerSettings {
         RunnerSettings {
-            save_every: self.save_every,
+            save_every: self.save_every.unwrap_or(match self.objects {
+                ObjectsKind::Folder => RunnerSettings::default().save_every,
+                ObjectsKind::S3 => SAVE_IN_S3_EVERY,
+            }),
             max_refused_in_a_row: self.max_refused_in_a_row,
             patience: self.retry,
             ..RunnerSettings::default()

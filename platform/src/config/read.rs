@@ -15,19 +15,54 @@ use crate::telemetry;
 #[derive(Clone, Copy)]
 enum Form {
     Text,
-    /// A number or a truth value.
+    /// A whole number or a truth value.
     Plain,
+    /// A number.
+    Number,
     List,
 }
 
 /// What may be set by the environment: the variable, the key in the file and its form there.
-const VARIABLES: [(&str, &str, Form); 16] = [
+const VARIABLES: [(&str, &str, Form); 49] = [
     ("CASTWATCH_DATA_FOLDER", "data_folder", Form::Text),
     ("CASTWATCH_BUNDLE", "bundle", Form::Text),
     ("CASTWATCH_LISTEN", "listen", Form::Text),
     ("CASTWATCH_LISTEN_OPEN", "listen_open", Form::Plain),
     ("CASTWATCH_LOG", "log.filter", Form::Text),
     ("CASTWATCH_LOG_JSON", "log.json", Form::Plain),
+    ("CASTWATCH_STREAM", "stream", Form::Text),
+    ("CASTWATCH_RECORDS", "records", Form::Text),
+    ("CASTWATCH_OBJECTS", "objects", Form::Text),
+    ("CASTWATCH_KAFKA_BROKERS", "kafka.brokers", Form::Text),
+    ("CASTWATCH_KAFKA_TOPIC_PREFIX", "kafka.topic_prefix", Form::Text),
+    ("CASTWATCH_KAFKA_GROUP_PREFIX", "kafka.group_prefix", Form::Text),
+    ("CASTWATCH_KAFKA_PROTOCOL", "kafka.protocol", Form::Text),
+    ("CASTWATCH_KAFKA_INSTANCE_ID", "kafka.instance_id", Form::Text),
+    ("CASTWATCH_KAFKA_COMPRESSION", "kafka.compression", Form::Text),
+    ("CASTWATCH_KAFKA_LINGER_MS", "kafka.linger_ms", Form::Plain),
+    ("CASTWATCH_KAFKA_BATCH", "kafka.batch", Form::Plain),
+    ("CASTWATCH_KAFKA_SESSION_TIMEOUT_MS", "kafka.session_timeout_ms", Form::Plain),
+    ("CASTWATCH_KAFKA_DELIVERY_TIMEOUT_MS", "kafka.delivery_timeout_ms", Form::Plain),
+    ("CASTWATCH_KAFKA_PARTITIONS", "kafka.partitions", Form::Plain),
+    ("CASTWATCH_KAFKA_REPLICATION", "kafka.replication", Form::Plain),
+    ("CASTWATCH_KAFKA_TLS_ENABLED", "kafka.tls.enabled", Form::Plain),
+    ("CASTWATCH_KAFKA_TLS_CA_FILE", "kafka.tls.ca_file", Form::Text),
+    ("CASTWATCH_KAFKA_SASL_MECHANISM", "kafka.sasl.mechanism", Form::Text),
+    ("CASTWATCH_KAFKA_SASL_USER", "kafka.sasl.user", Form::Text),
+    ("CASTWATCH_KAFKA_SASL_PASSWORD", "kafka.sasl.password", Form::Text),
+    ("CASTWATCH_KAFKA_SASL_REGION", "kafka.sasl.region", Form::Text),
+    ("CASTWATCH_AWS_REGION", "aws.region", Form::Text),
+    ("CASTWATCH_AWS_ACCESS_KEY", "aws.access_key", Form::Text),
+    ("CASTWATCH_AWS_SECRET_KEY", "aws.secret_key", Form::Text),
+    ("CASTWATCH_S3_BUCKET", "s3.bucket", Form::Text),
+    ("CASTWATCH_S3_PREFIX", "s3.prefix", Form::Text),
+    ("CASTWATCH_S3_ENDPOINT", "s3.endpoint", Form::Text),
+    ("CASTWATCH_S3_PATH_STYLE", "s3.path_style", Form::Plain),
+    ("CASTWATCH_DYNAMODB_TABLE", "dynamodb.table", Form::Text),
+    ("CASTWATCH_DYNAMODB_ENDPOINT", "dynamodb.endpoint", Form::Text),
+    ("CASTWATCH_TELEMETRY_LISTEN", "telemetry.listen", Form::Text),
+    ("CASTWATCH_TELEMETRY_OTLP_ENDPOINT", "telemetry.otlp_endpoint", Form::Text),
+    ("CASTWATCH_TELEMETRY_OTLP_SAMPLE", "telemetry.otlp_sample", Form::Number),
     ("CASTWATCH_EMBEDDED_PARTITIONS", "embedded.partitions", Form::Plain),
     ("CASTWATCH_EMBEDDED_DURABILITY", "embedded.durability", Form::Text),
     ("CASTWATCH_EMBEDDED_BATCH", "embedded.batch", Form::Plain),
@@ -41,10 +76,20 @@ const VARIABLES: [(&str, &str, Form); 16] = [
 ];
 
 /// Beginnings of variables that nobody but these settings uses: others of them are typos.
-const OURS: [&str; 5] =
-    ["CASTWATCH_LOG_", "CASTWATCH_EMBEDDED_", "CASTWATCH_RUNNER_", "CASTWATCH_RETRY_", "CASTWATCH_CHARTS_"];
+const OURS: [&str; 10] = [
+    "CASTWATCH_LOG_",
+    "CASTWATCH_EMBEDDED_",
+    "CASTWATCH_RUNNER_",
+    "CASTWATCH_RETRY_",
+    "CASTWATCH_CHARTS_",
+    "CASTWATCH_KAFKA_",
+    "CASTWATCH_AWS_",
+    "CASTWATCH_S3_",
+    "CASTWATCH_DYNAMODB_",
+    "CASTWATCH_TELEMETRY_",
+];
 
-const MILLISECONDS: RangeInclusive<u64> = 1..=3_600_000;
+pub(super) const MILLISECONDS: RangeInclusive<u64> = 1..=3_600_000;
 
 impl Settings {
     /// Reads a settings file; its relative paths begin where it lies.
@@ -57,7 +102,7 @@ impl Settings {
     ) {
         let base = file.parent().unwrap_or(Path::new(""));
         let read = Doc::read(&file.display().to_string(), text, |root| {
-            self.read(root, base);
+            self.read(root, base, environment);
             if let Some(channels) = channel::channels(root, base, environment) {
                 self.channels = channels;
             }
@@ -76,8 +121,9 @@ impl Settings {
         for (name, value) in environment {
             if let Some((_, key, form)) = VARIABLES.iter().find(|(variable, ..)| variable == name) {
                 let text = format!("{key} = {}", written(value, *form));
-                if let Err(Problems(problems)) = Doc::read(name, &text, |root| self.read(root, Path::new("")))
-                {
+                if let Err(Problems(problems)) = Doc::read(name, &text, |root| {
+                    self.read(root, Path::new(""), environment);
+                }) {
                     mistakes.extend(problems.iter().map(|p| format!("{name}: {}", p.message)));
                 }
             } else if OURS.iter().any(|ours| name.starts_with(ours)) {
@@ -88,7 +134,7 @@ impl Settings {
     }
 
     /// Takes over what `root` has, but for channels.
-    fn read(&mut self, root: &mut Table<'_>, base: &Path) {
+    fn read(&mut self, root: &mut Table<'_>, base: &Path, environment: &BTreeMap<String, String>) {
         if let Some(folder) = path(root, "data_folder") {
             self.data = base.join(folder);
         }
@@ -111,6 +157,7 @@ impl Settings {
             }
             set(&mut self.log.json, t.flag("json"));
         });
+        self.read_backends(root, base, environment);
         root.table("embedded", |t| {
             set(&mut self.embedded.partitions, count(t, "partitions", 1..=1024).map(|n| n as u32));
             set(&mut self.embedded.batch, count(t, "batch", 1..=10_000).map(|n| n as usize));
@@ -118,7 +165,9 @@ impl Settings {
             set(&mut self.embedded.durability, t.choice("durability", &durability));
         });
         root.table("runner", |t| {
-            set(&mut self.save_every, count(t, "save_every_ms", 10..=3_600_000).map(Duration::from_millis));
+            if let Some(ms) = count(t, "save_every_ms", 10..=3_600_000) {
+                self.save_every = Some(Duration::from_millis(ms));
+            }
             let most = count(t, "max_refused_in_a_row", 1..=1_000_000);
             set(&mut self.max_refused_in_a_row, most.map(|n| n as u32));
         });
@@ -147,7 +196,7 @@ fn formats(t: &mut Table<'_>) -> Option<Vec<Format>> {
     Some(formats)
 }
 
-fn set<T>(setting: &mut T, value: Option<T>) {
+pub(super) fn set<T>(setting: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *setting = value;
     }
@@ -178,7 +227,10 @@ fn written(value: &str, form: Form) -> String {
     let value = value.trim();
     match form {
         Form::Plain if value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok() => value.to_owned(),
-        Form::Plain | Form::Text => toml_text(value),
+        Form::Number if value.parse::<f64>().is_ok_and(f64::is_finite) => {
+            format!("{:?}", value.parse::<f64>().unwrap_or_default())
+        }
+        Form::Plain | Form::Number | Form::Text => toml_text(value),
         Form::List => {
             let items: Vec<String> = value.split(',').map(|item| toml_text(item.trim())).collect();
             format!("[{}]", items.join(", "))

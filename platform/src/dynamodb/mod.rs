@@ -1,1 +1,5 @@
 //! Records on Amazon DynamoDB.
+
+mod settings;
+
+pub use settings::*;

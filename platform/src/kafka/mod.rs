@@ -1,1 +1,5 @@
 //! The log on Apache Kafka.
+
+mod settings;
+
+pub use settings::*;

@@ -1,1 +1,5 @@
 //! Charts and snapshots on Amazon S3.
+
+mod settings;
+
+pub use settings::*;
