@@ -19,6 +19,9 @@ use super::{Embedded, read};
 /// A batch ends early above so many bytes of data.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
+/// How often the ends of partitions are looked at, for who wants to know how much waits.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// One partition that is read.
 #[derive(Clone, Debug)]
 struct Track {
@@ -27,6 +30,8 @@ struct Track {
     id: i64,
     /// The next position to read; `None` until it is started.
     next: Option<u64>,
+    /// The end of the partition when it was last looked at.
+    end: Option<u64>,
 }
 
 /// The only member of a stage's group: the one that was made last. An earlier one is told that it
@@ -43,6 +48,8 @@ pub struct EmbeddedConsumer {
     generation: Option<i64>,
     /// The partition whose turn it is comes first.
     tracks: Vec<Track>,
+    /// When the ends of the partitions were last looked at.
+    looked: Option<Instant>,
 }
 
 impl EmbeddedConsumer {
@@ -56,6 +63,7 @@ impl EmbeddedConsumer {
             commits,
             generation: None,
             tracks: Vec::new(),
+            looked: None,
         }
     }
 
@@ -85,7 +93,7 @@ impl EmbeddedConsumer {
             let mut tracks = Vec::new();
             for topic in topics {
                 for Head { id, number, .. } in heads_or_create(db, &topic, partitions)? {
-                    tracks.push(Track { partition: Partition::new(topic.clone(), number), id, next: None });
+                    tracks.push(Track { partition: Partition::new(topic.clone(), number), id, next: None, end: None });
                 }
             }
             Ok((tracks, generation))
@@ -97,12 +105,31 @@ impl EmbeddedConsumer {
         Ok(Delivery::Assigned(Generation(generation.cast_unsigned()), partitions))
     }
 
+    /// Notes where the partitions end.
+    async fn look(&mut self) -> Result<(), PortError> {
+        let ids: Vec<i64> = self.tracks.iter().map(|t| t.id).collect();
+        let ends = read(&self.db()?, &self.what(), move |db| {
+            let mut select = db.prepare_cached("SELECT next FROM partitions WHERE id = ?")?;
+            ids.iter().map(|id| select.query_row([id], |row| row.get(0))).collect::<Result<Vec<i64>, _>>()
+        })
+        .await?;
+        for (track, end) in self.tracks.iter_mut().zip(ends) {
+            track.end = Some(end.cast_unsigned());
+        }
+        Ok(())
+    }
+
     /// The next batch that is there already, unless a later consumer of this stage has taken over.
     async fn take(&mut self, generation: i64) -> Result<Option<Delivery>, PortError> {
         let started: Vec<(usize, i64, u64)> =
             self.tracks.iter().enumerate().filter_map(|(i, t)| Some((i, t.id, t.next?))).collect();
         let limit = self.log.settings.batch.max(1);
         let stage = self.stage.clone();
+        let now = Instant::now();
+        if self.looked.is_none_or(|at| now - at >= LOOK_EVERY) {
+            self.looked = Some(now);
+            self.look().await?;
+        }
         let found = read(&self.db()?, &self.what(), move |db| {
             let newest: i64 = db
                 .prepare_cached("SELECT generation FROM stages WHERE stage = ?")?
@@ -175,6 +202,10 @@ impl Consumer for EmbeddedConsumer {
     async fn release(&mut self, partitions: &[Partition]) -> Result<(), PortError> {
         self.tracks.retain(|t| !partitions.contains(&t.partition));
         Ok(())
+    }
+
+    fn ends(&self) -> Vec<(Partition, Position)> {
+        self.tracks.iter().filter_map(|t| Some((t.partition.clone(), Position(t.end?)))).collect()
     }
 }
 

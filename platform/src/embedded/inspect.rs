@@ -170,29 +170,6 @@ impl Inspector {
         )
     }
 
-    /// Milliseconds from the first event of each subject in `from` to its first in `to`, in
-    /// rising order: by the log's clock, from write to write.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub fn latencies(&self, from: &Topic, to: &Topic) -> Answer<Vec<i64>> {
-        let first = |parameter: &str| {
-            format!(
-                "SELECT m.subject AS subject, min(m.written_ms) AS ms FROM partitions p JOIN messages m \
-                 ON m.at >= p.id << ?3 AND m.at < (p.id + 1) << ?3 \
-                 WHERE p.topic = {parameter} AND m.subject <> '' GROUP BY m.subject"
-            )
-        };
-        let sql = format!(
-            "SELECT b.ms - a.ms FROM ({}) b JOIN ({}) a ON a.subject = b.subject ORDER BY 1",
-            first("?2"),
-            first("?1")
-        );
-        let mut select = self.db.prepare_cached(&sql)?;
-        let waits = select.query_map(params![from.as_str(), to.as_str(), POSITION_BITS], |row| row.get(0))?;
-        Ok(waits.collect::<Result<_, _>>()?)
-    }
-
     /// How many defects have a record.
     ///
     /// # Errors

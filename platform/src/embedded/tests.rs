@@ -383,8 +383,6 @@ async fn the_inspector_counts() {
     assert_eq!(inspector.ends(&Topic::SHOTS).unwrap().iter().map(|e| e.next.0 - e.first.0).sum::<u64>(), 7);
     assert_eq!(inspector.ends(&Topic::SCORES).unwrap(), []);
     assert_eq!(inspector.count(&Topic::SCORES).unwrap(), 0);
-    let waits = inspector.latencies(&Topic::SHOTS, &Topic::ALERTS).unwrap();
-    assert!(waits.len() == 2 && waits.iter().all(|ms| (0..60_000).contains(ms)), "{waits:?}");
     assert_eq!(inspector.claims().unwrap(), Claims { begun: 1, settled: 1 });
     assert_eq!(inspector.records().unwrap(), 0);
 }
