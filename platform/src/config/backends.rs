@@ -201,6 +201,19 @@ impl Settings {
     }
 }
 
+impl Mechanism {
+    const ALL: [Self; 4] = [Self::Plain, Self::Scram256, Self::Scram512, Self::MskIam];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Scram256 => "scram-sha-256",
+            Self::Scram512 => "scram-sha-512",
+            Self::MskIam => "msk-iam",
+        }
+    }
+}
+
 /// What is said of SASL, until all of it is known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct SaslDraft {
@@ -212,12 +225,7 @@ pub(super) struct SaslDraft {
 
 impl SaslDraft {
     fn read(&mut self, t: &mut Table<'_>, base: &Path, environment: &BTreeMap<String, String>) {
-        let mechanisms = [
-            ("plain", Mechanism::Plain),
-            ("scram-sha-256", Mechanism::Scram256),
-            ("scram-sha-512", Mechanism::Scram512),
-            ("msk-iam", Mechanism::MskIam),
-        ];
+        let mechanisms = Mechanism::ALL.map(|mechanism| (mechanism.word(), mechanism));
         self.mechanism = t.choice("mechanism", &mechanisms).or(self.mechanism);
         self.user = t.text("user").or(self.user.take());
         self.region = t.text("region").or(self.region.take());
@@ -228,7 +236,7 @@ impl SaslDraft {
         let mechanism = self.mechanism?;
         let mut need = |what: &str, value: &Option<String>| {
             if value.is_none() {
-                mistakes.push(format!("`kafka.sasl.{what}` is missing: {mechanism:?} needs it"));
+                mistakes.push(format!("`kafka.sasl.{what}` is missing: {} needs it", mechanism.word()));
             }
             value.clone().unwrap_or_default()
         };

@@ -22,6 +22,8 @@
 //! ```
 
 mod backends;
+#[cfg(test)]
+mod backends_tests;
 mod channel;
 mod read;
 #[cfg(test)]

@@ -4,19 +4,19 @@ fn none() -> [(String, String); 0] {
     []
 }
 
-fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 /// A folder with a settings file.
-fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(FILE);
     std::fs::write(&file, text).unwrap();
     (folder, file)
 }
 
-fn mistakes(error: ConfigError) -> Vec<String> {
+pub(super) fn mistakes(error: ConfigError) -> Vec<String> {
     match error {
         ConfigError::Wrong(mistakes) => mistakes,
         other => panic!("{other:?}"),
