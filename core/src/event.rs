@@ -144,6 +144,12 @@ impl Event {
         })
     }
 
+    /// The id of its trace: 32 hexadecimal digits; none where there is no trace context, or nonsense.
+    #[must_use]
+    pub fn trace(&self) -> Option<&str> {
+        self.traceparent.as_deref().and_then(trace_of)
+    }
+
     /// An extension attribute by name.
     #[must_use]
     pub fn extension(&self, name: &str) -> Option<&str> {
@@ -190,13 +196,19 @@ pub fn trace_root(id: &str) -> String {
     format!("00-{}-{}-01", hex(&d[..16]), hex(&d[16..24]))
 }
 
-/// The span below `parent` that makes the event `id`; without a parent it starts a trace.
+/// The span below `parent` that makes the event `id`; without a parent, below the root that belongs to
+/// `root`, so that all that comes of one cause is in one trace.
 #[must_use]
-pub fn trace_child(parent: Option<&str>, id: &str) -> String {
-    match parent.and_then(|p| p.get(3..35)).filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit())) {
-        Some(trace) => format!("00-{trace}-{}-01", hex(&Sha256::digest(id.as_bytes())[16..24])),
-        None => trace_root(id),
+pub fn trace_child(parent: Option<&str>, root: &str, id: &str) -> String {
+    let span = hex(&Sha256::digest(id.as_bytes())[16..24]);
+    match parent.and_then(trace_of) {
+        Some(trace) => format!("00-{trace}-{span}-01"),
+        None => format!("{}-{span}-01", &trace_root(root)[..35]),
     }
+}
+
+fn trace_of(parent: &str) -> Option<&str> {
+    parent.get(3..35).filter(|trace| trace.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Bytes in lower-case hexadecimal.
@@ -217,10 +229,11 @@ mod tests {
     fn traces_follow_a_shot() {
         let root = trace_root("a");
         assert_eq!(root.len(), 55);
-        let child = trace_child(Some(&root), "score:a");
+        let child = trace_child(Some(&root), "a", "score:a");
         assert_eq!(child[..35], root[..35]);
         assert_ne!(child, root);
-        assert_eq!(trace_child(Some("nonsense"), "x"), trace_root("x"));
+        assert_eq!(trace_child(None, "a", "score:a"), child, "as if the shot had come with its trace");
+        assert_eq!(trace_child(Some("nonsense"), "a", "score:a"), child);
     }
 
     #[test]

@@ -179,7 +179,7 @@ pub trait Payload: Serialize + for<'de> Deserialize<'de> {
             topic: Self::TOPIC,
             key: machine.to_owned(),
             event: Event {
-                traceparent: Some(trace_child(cause.traceparent.as_deref(), &id)),
+                traceparent: Some(trace_child(cause.traceparent.as_deref(), shot.as_str(), &id)),
                 id,
                 ty: Self::TYPE.into(),
                 source: format!("/castwatch/{stage}"),

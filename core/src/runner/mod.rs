@@ -10,9 +10,11 @@
 //! it saves, closes the handler and lets go.
 
 mod dead_letter;
+mod observer;
 mod progress;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ use crate::ports::{
 use crate::stage::{Handler, Outbox, Stage, StateError, Stop};
 
 pub use dead_letter::{chain, dead_letter, dlq};
+pub use observer::{Finished, Observer};
 pub use progress::{BOUNDS, Histogram, Meter, Progress, Standing, Status};
 
 /// How a runner behaves.
@@ -137,6 +140,7 @@ pub struct Runner<S: Stage, C, P, N> {
     settings: RunnerSettings,
     shutdown: watch::Receiver<bool>,
     status: Status,
+    observer: Option<Arc<dyn Observer>>,
     owned: BTreeMap<Partition, Owned<S::Handler>>,
     refused_in_a_row: u32,
     last_save: Instant,
@@ -160,10 +164,18 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             settings,
             shutdown,
             status: Status::default(),
+            observer: None,
             owned: BTreeMap::new(),
             refused_in_a_row: 0,
             last_save: Instant::now(),
         }
+    }
+
+    /// Lets `observer` see what is finished.
+    #[must_use]
+    pub fn observed(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// A view of the progress that outlives the run.
@@ -388,6 +400,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
         while let Some(first) = rest.first() {
             let mut out = Outbox::default();
             let handling = Instant::now();
+            let seen = self.observer.as_ref().map(|_| SystemTime::now());
             let outcome = owned.handler.handle(rest, &mut out).await;
             // Anything else would be taken again for ever.
             assert!(
@@ -406,7 +419,7 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
             if let Some(Stop::Refuse(source)) = &outcome.stop {
                 let message = rest.get(finished).unwrap_or(first);
                 warn!(stage = self.stage.name(), %partition, position = %message.position,
-                    error = chain(&**source), "message set aside as a dead letter");
+                    trace = message.event.trace(), error = chain(&**source), "message set aside as a dead letter");
                 events.push(dead_letter(self.stage.name(), partition, message, &**source));
                 refused = Some(message.position);
                 finished += 1;
@@ -435,7 +448,14 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
                     }
                 });
             }
-            rest = rest.get(finished..).unwrap_or_default();
+            let (messages, left) = rest.split_at_checked(finished).unwrap_or((rest, &[]));
+            if let (Some(observer), Some(began)) = (&self.observer, seen)
+                && finished > 0
+            {
+                let (stage, ended) = (self.stage.name(), SystemTime::now());
+                observer.finished(&Finished { stage, partition, messages, events: &events, began, ended });
+            }
+            rest = left;
             if owned.saved_at.elapsed() >= self.settings.save_every
                 && !self.save_owned(partition, owned).await?
             {
