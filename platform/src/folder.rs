@@ -43,13 +43,22 @@ impl Folder {
     /// # Errors
     /// [`KeyError`] for a key that could leave the folder or that a file system could not name.
     pub fn path(&self, key: &str) -> Result<PathBuf, KeyError> {
-        let odd = |c: char| c.is_control() || c == '\\';
-        let fine = |part: &str| !part.is_empty() && part.len() <= MAX_SEGMENT && !part.starts_with('.');
-        if key.len() > MAX_KEY || key.contains(odd) || !key.split('/').all(fine) {
-            return Err(KeyError { key: key.chars().take(80).collect() });
-        }
+        checked(key)?;
         Ok(key.split('/').fold(self.root.clone(), |path, part| path.join(part)))
     }
+}
+
+/// A key that a folder, and so every other store, may have.
+///
+/// # Errors
+/// [`KeyError`] for a key that could leave the folder or that a file system could not name.
+pub(crate) fn checked(key: &str) -> Result<&str, KeyError> {
+    let odd = |c: char| c.is_control() || c == '\\';
+    let fine = |part: &str| !part.is_empty() && part.len() <= MAX_SEGMENT && !part.starts_with('.');
+    if key.len() > MAX_KEY || key.contains(odd) || !key.split('/').all(fine) {
+        return Err(KeyError { key: key.chars().take(80).collect() });
+    }
+    Ok(key)
 }
 
 impl Objects for Folder {
