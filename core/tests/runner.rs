@@ -94,6 +94,10 @@ struct State {
     fenced: bool,
     out: bool,
     reads_failing: u32,
+    /// Takes of older generations than this one are fenced.
+    generation: u64,
+    /// The group says that this member has that generation.
+    member: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -209,6 +213,10 @@ impl Consumer for World {
         self.lock().released += partitions.len();
         Ok(())
     }
+
+    async fn confirm(&mut self, _: &Partition, _: Generation) -> Result<Option<Generation>, PortError> {
+        Ok(self.lock().member.map(Generation))
+    }
 }
 
 impl Publisher for World {
@@ -227,9 +235,15 @@ impl Snapshots for World {
         &self,
         _: &str,
         _: &Partition,
-        _: Generation,
+        generation: Generation,
     ) -> Result<(Token, Option<Snapshot>), PortError> {
-        Ok((Token("1".into()), self.lock().saved.clone()))
+        let mut state = self.lock();
+        if generation.0 < state.generation {
+            return Err(PortError::Fenced { what: "take".into() });
+        }
+        state.generation = generation.0;
+        state.fenced = false;
+        Ok((Token("1".into()), state.saved.clone()))
     }
 
     async fn save(&self, _: &str, _: &Partition, _: &Token, snapshot: &Snapshot) -> Result<(), PortError> {
@@ -353,11 +367,65 @@ async fn a_second_process_on_the_same_log_ends_the_first() {
 #[tokio::test(start_paused = true)]
 async fn a_fenced_partition_is_let_go_without_saving() {
     let world = World::with(&["a"]);
-    world.lock().fenced = true;
-    let (outcome, status) = world.run(settings()).await;
+    let (outcome, status) = {
+        let world = world.clone();
+        // Somebody else takes the partition after it was opened.
+        let fencing = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            world.lock().fenced = true;
+        };
+        tokio::join!(world.run(settings()), fencing).0
+    };
     outcome.unwrap();
     assert_eq!(world.lock().saved, None);
-    assert!(status.get().partitions.is_empty());
+    let progress = status.get();
+    assert!(progress.partitions.is_empty() && progress.meter.fenced == 1, "{progress:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_partition_that_the_group_still_calls_ours_is_opened_again() {
+    let world = World::with(&["a", "b"]);
+    world.lock().member = Some(9);
+    let fencing = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.lock().fenced = true;
+    };
+    let ((outcome, status), ()) = tokio::join!(world.run(settings()), fencing);
+    outcome.unwrap();
+    let state = world.lock();
+    assert_eq!(state.starts.len(), 2, "nobody else would go on with it");
+    assert_eq!(state.saved.as_ref().unwrap().position, Position(3));
+    assert_eq!(status.get().partitions.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_forgot_its_past_takes_its_own_partitions() {
+    for (member, taken) in [(Some(1 << 32), true), (None, false)] {
+        let world = World::with(&["a"]);
+        (world.lock().generation, world.lock().member) = (57, member);
+        let (outcome, status) = world.run(settings()).await;
+        outcome.unwrap();
+        assert_eq!(world.lock().saved.is_some(), taken, "a later owner keeps what it has");
+        assert_eq!(status.get().partitions.len(), usize::from(taken));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_were_removed_are_counted_and_what_follows_goes_on() {
+    let world = World::with(&["a", "b", "c"]);
+    {
+        let mut state = world.lock();
+        let (from, to) = (Position(0), Position(4));
+        state.news.push_back(Delivery::Missed { partition: partition(), from, to });
+        state.input.drain(..2);
+    }
+    let (outcome, status) = world.run(settings()).await;
+    outcome.unwrap();
+    let saved = world.lock().saved.clone().unwrap();
+    assert_eq!(saved.position, Position(5));
+    assert_eq!(saved.tally, Tally { taken: 1, done: 1, missed: 4, ..Tally::default() });
+    assert!(saved.tally.balances(), "they were never taken");
+    assert_eq!(status.get().meter.tally.missed, 4);
 }
 
 #[tokio::test(start_paused = true)]
