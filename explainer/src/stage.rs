@@ -11,11 +11,13 @@
 //! The order for each defect is record, charts, event: who is told by the event normally finds
 //! both. All of them may be done again: a record that is there stays as it is and says that the
 //! charts are likely there too, so that a replay draws only what is missing; keys and the event's
-//! id are the same.
+//! id are the same. Defects are explained [`AT_ONCE`] at a time and told in their order: what was
+//! done after one that failed is done again with it.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,21 +28,29 @@ use castwatch_core::ports::Stored;
 use castwatch_core::runner::chain;
 use castwatch_core::stage::StateError;
 use castwatch_core::{
-    Handler, Message, Objects, Outbox, Outcome, Partition, PortError, Records, ShotId, Stage, Stop, Topic,
+    Handler, Message, Objects, Outbox, Outcome, Outgoing, Partition, PortError, Records, ShotId, Stage, Stop,
+    Topic,
 };
 use castwatch_models::Bundle;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use crate::explain::explain;
 use crate::{Lang, chart};
 
 /// The stage's name.
 const NAME: &str = "explainer";
-/// So long the explainer works before it hands over what it has: in a burst of defects the first
-/// alert must not wait for the last chart.
-const AT_ONCE: Duration = Duration::from_millis(20);
+/// So many defects are explained at the same time: while stores answer, the next charts are drawn.
+const AT_ONCE: usize = 16;
+/// So long the explainer goes on to further defects before it hands over what it has: in a burst
+/// the first alert must not wait for the last chart.
+const HAND_OVER: Duration = Duration::from_millis(20);
+/// A record that takes longer to store is tried again.
+const RECORD: Duration = Duration::from_secs(10);
 /// What one call to the store may take without counting as waiting.
 const FAIR: Duration = Duration::from_millis(100);
 /// The most charts owed; more would make the stage's state too long to save each second.
@@ -164,12 +174,15 @@ struct Shared<R, O> {
     records: R,
     objects: O,
     settings: ChartSettings,
+    /// As many charts are drawn at the same time as there are cores.
+    drawing: Semaphore,
 }
 
 impl<R: Records, O: Objects> Explainer<R, O> {
     /// A stage that explains what `bundle` judged.
     pub fn new(bundle: Arc<Bundle>, records: R, objects: O, settings: ChartSettings) -> Self {
-        Self { shared: Arc::new(Shared { bundle, records, objects, settings }) }
+        let drawing = Semaphore::new(available_parallelism().map_or(1, usize::from));
+        Self { shared: Arc::new(Shared { bundle, records, objects, settings, drawing }) }
     }
 }
 
@@ -223,16 +236,24 @@ impl<R, O> ExplainHandler<R, O> {
 impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
         let began = Instant::now();
-        for (done, message) in messages.iter().enumerate() {
-            match self.shared.handle(message, &mut self.store, out).await {
-                Ok(owed) => self.owe(owed),
-                Err(stop) => return Outcome::stopped(done, stop),
+        let mut done = 0;
+        for round in messages.chunks(AT_ONCE) {
+            let all = round.iter().map(|message| self.shared.handle(message, &self.store));
+            for explained in join_all(all).await {
+                match explained {
+                    Ok((event, owed)) => {
+                        out.push_event(event);
+                        self.owe(owed);
+                    }
+                    Err(stop) => return Outcome::stopped(done, stop),
+                }
+                done += 1;
             }
-            if began.elapsed() >= AT_ONCE {
-                return Outcome::part(done + 1);
+            if began.elapsed() >= HAND_OVER {
+                break;
             }
         }
-        Outcome::all(messages.len())
+        Outcome::part(done)
     }
 
     async fn tend(&mut self) -> bool {
@@ -273,36 +294,71 @@ impl<R: Records, O: Objects> Handler for ExplainHandler<R, O> {
     }
 }
 
-/// What is known of the object store since it last took an owed chart, or none was owed.
+/// What is known of the object store since it last took an owed chart, or none was owed. Charts
+/// that wait for it at the same time wait together.
 #[derive(Debug)]
-struct Store {
+struct Store(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
     backoff: Backoff,
-    /// How long it took beyond what is fair.
+    /// Whoever failed before tries again then.
+    again: Instant,
+    /// How long it took beyond what is fair, and until when that is counted.
     waited: Duration,
+    counted: Instant,
     /// It is not asked any more.
     silent: bool,
 }
 
 impl Store {
-    const fn new(patience: Patience) -> Self {
-        Self { backoff: Backoff::new(patience, 0), waited: Duration::ZERO, silent: false }
+    fn new(patience: Patience) -> Self {
+        let (backoff, now) = (Backoff::new(patience, 0), Instant::now());
+        Self(Mutex::new(Known { backoff, again: now, waited: Duration::ZERO, counted: now, silent: false }))
+    }
+
+    /// Nobody panics while holding it, so that there is nothing to recover from.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> bool {
+        self.known().silent
     }
 
     /// Waits for the store, but in all no longer than `most`.
     async fn ask<T>(
-        &mut self,
+        &self,
         key: &str,
         most: Duration,
         call: impl Future<Output = Result<T, PortError>>,
     ) -> Result<T, PortError> {
-        if self.silent {
+        if self.silent() {
             return Err(silence(key));
         }
         let began = Instant::now();
-        let answer = tokio::time::timeout(most.saturating_sub(self.waited), call).await;
-        self.waited += began.elapsed().saturating_sub(FAIR);
-        self.silent = answer.is_err();
+        let left = most.saturating_sub(self.known().waited);
+        let answer = timeout(left, call).await;
+        let (mut known, now) = (self.known(), Instant::now());
+        let late = now.saturating_duration_since((began + FAIR).max(known.counted));
+        known.waited += late;
+        known.counted = now;
+        known.silent |= answer.is_err();
         answer.unwrap_or_else(|_| Err(silence(key)))
+    }
+
+    /// Waits before a failed call is made again; `false` when there is no patience left.
+    async fn pause(&self) -> bool {
+        let until = {
+            let (mut known, now) = (self.known(), Instant::now());
+            if known.again <= now {
+                let Some(wait) = known.backoff.next_wait() else { return false };
+                known.again = now + wait;
+            }
+            known.again
+        };
+        tokio::time::sleep_until(until).await;
+        true
     }
 }
 
@@ -310,42 +366,52 @@ fn silence(what: &str) -> PortError {
     PortError::unavailable(format!("store {what}"), "the store does not answer in time")
 }
 
+fn late(it: &Explanation) -> PortError {
+    PortError::unavailable(format!("store the record of {}", it.score.shot), "no answer in time")
+}
+
 impl<R: Records, O: Objects> Shared<R, O> {
-    /// Explains one defect; returns the charts that the store did not take.
-    async fn handle(
-        &self,
-        message: &Message,
-        store: &mut Store,
-        out: &mut Outbox,
-    ) -> Result<Vec<Owed>, Stop> {
+    /// Explains one defect; returns the event, and the charts that the store did not take.
+    async fn handle(&self, message: &Message, store: &Store) -> Result<(Outgoing, Vec<Owed>), Stop> {
         let defect = Defect::read(message).map_err(|e| Stop::Refuse(e.into()))?;
         let mut explanation = explain(&self.bundle, &defect).map_err(|e| Stop::Refuse(e.into()))?;
         explanation.chart = self.settings.formats.first().map(|f| chart_key(&explanation.score, *f));
-        let replay = self.records.put(&explanation).await? == Stored::Already;
-        let mut owed = Vec::new();
-        for format in &self.settings.formats {
-            let key = chart_key(&explanation.score, *format);
-            let there = self.objects.get(&key);
-            if replay && matches!(store.ask(&key, self.settings.timeout, there).await, Ok(Some(_))) {
-                continue;
+        let event = explanation.outgoing(NAME, &message.event).map_err(|e| Stop::Refuse(e.into()))?;
+        let explanation = Arc::new(explanation);
+        let put = timeout(RECORD, self.records.put(&explanation)).await;
+        let replay = put.unwrap_or_else(|_| Err(late(&explanation)))? == Stored::Already;
+        let charts = self.settings.formats.iter().map(|f| self.chart(&explanation, *f, replay, store));
+        Ok((event, join_all(charts).await.into_iter().flatten().collect()))
+    }
+
+    /// Sees to one chart of a defect; returns it when the store did not take it.
+    async fn chart(
+        &self,
+        it: &Arc<Explanation>,
+        format: Format,
+        replay: bool,
+        store: &Store,
+    ) -> Option<Owed> {
+        let key = chart_key(&it.score, format);
+        let there = self.objects.get(&key);
+        if replay && matches!(store.ask(&key, self.settings.timeout, there).await, Ok(Some(_))) {
+            return None;
+        }
+        match self.keep(&key, it, format, store).await {
+            Ok(()) => None,
+            Err(error @ PortError::Refused { .. }) => {
+                tracing::warn!(
+                    key,
+                    error = chain(&error),
+                    "the chart can't be stored; the record can draw it"
+                );
+                None
             }
-            match self.keep(&key, &explanation, *format, store).await {
-                Ok(()) => {}
-                Err(error @ PortError::Refused { .. }) => {
-                    tracing::warn!(
-                        key,
-                        error = chain(&error),
-                        "the chart can't be stored; the record can draw it"
-                    );
-                }
-                Err(error) => {
-                    tracing::warn!(key, error = chain(&error), "the chart is owed; the alert goes on");
-                    owed.push(Owed { shot: explanation.score.shot.clone(), format: *format });
-                }
+            Err(error) => {
+                tracing::warn!(key, error = chain(&error), "the chart is owed; the alert goes on");
+                Some(Owed { shot: it.score.shot.clone(), format })
             }
         }
-        out.push(NAME, &message.event, &explanation).map_err(|e| Stop::Refuse(e.into()))?;
-        Ok(owed)
     }
 
     /// Draws an owed chart from its record and stores it.
@@ -353,7 +419,7 @@ impl<R: Records, O: Objects> Shared<R, O> {
         // No record, no chart: the defect's message comes again, and with it both.
         let Some(record) = self.records.get(owed.shot.as_str()).await? else { return Ok(()) };
         let key = chart_key(&record.score, owed.format);
-        let bytes = owed.format.draw(&record, self.settings.language);
+        let bytes = self.draw(&Arc::new(record), owed.format).await;
         match self.objects.put(&key, owed.format.content_type(), bytes).await {
             Err(PortError::Refused { .. }) => Ok(()),
             paid => paid,
@@ -364,24 +430,39 @@ impl<R: Records, O: Objects> Shared<R, O> {
     async fn keep(
         &self,
         key: &str,
-        it: &Explanation,
+        it: &Arc<Explanation>,
         format: Format,
-        store: &mut Store,
+        store: &Store,
     ) -> Result<(), PortError> {
-        if store.silent {
+        if store.silent() {
             return Err(silence(key));
         }
-        let bytes = format.draw(it, self.settings.language);
+        let bytes = self.draw(it, format).await;
         loop {
             let put = self.objects.put(key, format.content_type(), bytes.clone());
             match store.ask(key, self.settings.timeout, put).await {
-                Err(error @ PortError::Unavailable { .. }) if !store.silent => {
-                    if !store.backoff.wait().await {
+                Err(error @ PortError::Unavailable { .. }) if !store.silent() => {
+                    if !store.pause().await {
                         return Err(error);
                     }
                 }
                 answer => return answer,
             }
+        }
+    }
+
+    /// Draws a chart beside the line, so that all cores draw and no other stage waits. A runtime of
+    /// one thread has nothing beside the line.
+    async fn draw(&self, it: &Arc<Explanation>, format: Format) -> Bytes {
+        let language = self.settings.language;
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return format.draw(it, language);
+        }
+        let _turn = self.drawing.acquire().await;
+        let it = Arc::clone(it);
+        match tokio::task::spawn_blocking(move || format.draw(&it, language)).await {
+            Ok(bytes) => bytes,
+            Err(broken) => std::panic::resume_unwind(broken.into_panic()),
         }
     }
 }

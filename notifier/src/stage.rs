@@ -1,6 +1,11 @@
 //! The stage: which channels an alert still has to go to, and when its message is finished.
+//!
+//! **Each channel tells alerts in their order, and the claim on an alert comes before it is told.**
+//! Alerts are taken [`AT_ONCE`] at a time, so that claims are begun and settled together and one
+//! channel does not wait for another. A channel that fails for now tells none of the alerts after
+//! it; a message is finished when every channel has told its alert, and so has every one before.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +16,7 @@ use castwatch_core::payload::{Alert, Explanation, Payload};
 use castwatch_core::ports::Claim;
 use castwatch_core::stage::StateError;
 use castwatch_core::{Handler, Message, Outbox, Outcome, Partition, PortError, Records, Stage, Stop, Topic};
+use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -19,8 +25,10 @@ use crate::text;
 
 /// The stage's name.
 const NAME: &str = "notifier";
-/// So long the notifier works before it hands over what it has told.
-const AT_ONCE: Duration = Duration::from_millis(100);
+/// So many alerts are claimed, told and settled together.
+const AT_ONCE: usize = 16;
+/// So long the notifier goes on to further alerts before it hands over what it has told.
+const HAND_OVER: Duration = Duration::from_millis(100);
 /// So many alerts are remembered to tell a message that came twice from one that is taken again.
 /// What comes twice comes close together: as far as a stage before this one goes back.
 const REMEMBERED: usize = 1024;
@@ -105,7 +113,8 @@ impl<R: Records + 'static, S: Sender + 'static> Stage for Notifier<R, S> {
         if !rest.is_empty() {
             return Err(StateError(format!("{} bytes are not a row of marks", state.len()).into()));
         }
-        Ok(AlertHandler { shared: Arc::clone(&self.shared), told: marks.iter().copied().collect() })
+        let told = marks.iter().copied().collect();
+        Ok(AlertHandler { shared: Arc::clone(&self.shared), told, begun: HashSet::new() })
     }
 }
 
@@ -115,6 +124,8 @@ pub struct AlertHandler<R, S> {
     /// Marks of the last alerts finished, oldest first. It is saved together with the position, so
     /// a message taken again after a crash is not in it, and one that lies in the log twice is.
     told: VecDeque<[u8; MARK]>,
+    /// Claims that were begun here and that nothing was sent for: they leave no doubt.
+    begun: HashSet<String>,
 }
 
 impl<R, S> fmt::Debug for AlertHandler<R, S> {
@@ -125,16 +136,29 @@ impl<R, S> fmt::Debug for AlertHandler<R, S> {
 
 impl<R: Records, S: Sender> Handler for AlertHandler<R, S> {
     async fn handle(&mut self, messages: &[Message], out: &mut Outbox) -> Outcome {
-        let began = Instant::now();
-        for (done, message) in messages.iter().enumerate() {
-            if let Err(stop) = self.handle_one(message, out).await {
+        let until = Instant::now() + HAND_OVER;
+        let mut done = 0;
+        while done < messages.len() {
+            let (alerts, unreadable) = self.alerts(&messages[done..]);
+            let (told, stop) = self.shared.tell(&alerts, until, &mut self.begun).await;
+            for (alert, message) in alerts.iter().zip(&messages[done..]).take(told) {
+                match alert.outgoing(NAME, &message.event) {
+                    Ok(event) => out.push_event(event),
+                    Err(error) => return Outcome::stopped(done, Stop::Refuse(error.into())),
+                }
+                self.remember(&alert.id, out);
+                done += 1;
+            }
+            // An alert that can't be read comes into question when those before it are finished.
+            let stop = stop.or_else(|| unreadable.filter(|_| told == alerts.len()));
+            if let Some(stop) = stop {
                 return Outcome::stopped(done, stop);
             }
-            if began.elapsed() >= AT_ONCE {
-                return Outcome::part(done + 1);
+            if Instant::now() >= until {
+                break;
             }
         }
-        Outcome::all(messages.len())
+        Outcome::part(done)
     }
 
     fn state(&self) -> Bytes {
@@ -143,13 +167,26 @@ impl<R: Records, S: Sender> Handler for AlertHandler<R, S> {
 }
 
 impl<R: Records, S: Sender> AlertHandler<R, S> {
-    async fn handle_one(&mut self, message: &Message, out: &mut Outbox) -> Result<(), Stop> {
-        let explanation = Explanation::read(message).map_err(|e| Stop::Refuse(e.into()))?;
-        let alert = text::alert(&explanation, &self.shared.channels);
-        self.shared.tell(&alert).await?;
-        self.shared.records.told(&alert).await?;
-        out.push(NAME, &message.event, &alert).map_err(|e| Stop::Refuse(e.into()))?;
-        let mark = mark(&alert.id);
+    /// The alerts of the first messages, each once: one that comes again is for the next round,
+    /// which finds it settled. And why the message after them can't be read, if that ended them.
+    fn alerts(&self, messages: &[Message]) -> (Vec<Alert>, Option<Stop>) {
+        let mut alerts: Vec<Alert> = Vec::with_capacity(AT_ONCE);
+        for message in messages.iter().take(AT_ONCE) {
+            let alert = match Explanation::read(message) {
+                Ok(explanation) => text::alert(&explanation, &self.shared.channels),
+                Err(error) => return (alerts, Some(Stop::Refuse(error.into()))),
+            };
+            if alerts.iter().any(|before| before.id == alert.id) {
+                break;
+            }
+            alerts.push(alert);
+        }
+        (alerts, None)
+    }
+
+    /// Remembers an alert as finished, and counts it when it was before.
+    fn remember(&mut self, id: &str, out: &mut Outbox) {
+        let mark = mark(id);
         if self.told.contains(&mark) {
             out.duplicate();
         } else {
@@ -158,7 +195,6 @@ impl<R: Records, S: Sender> AlertHandler<R, S> {
                 self.told.pop_front();
             }
         }
-        Ok(())
     }
 }
 
@@ -169,49 +205,112 @@ fn mark(id: &str) -> [u8; MARK] {
 }
 
 impl<R: Records, S: Sender> Shared<R, S> {
-    /// Tries every channel that has not told the alert yet; only then says what went wrong.
-    async fn tell(&self, alert: &Alert) -> Result<(), Stop> {
+    /// Tells alerts at every channel that has not told them yet. Gives how many of them are
+    /// finished, and what went wrong with the one after them; at least one of the two.
+    async fn tell(
+        &self,
+        alerts: &[Alert],
+        until: Instant,
+        begun: &mut HashSet<String>,
+    ) -> (usize, Option<Stop>) {
+        let channels = self.senders.iter().map(|sender| self.tell_at(sender, alerts, until, begun));
+        let (mut steps, mut unsent) = (Vec::new(), HashSet::new());
+        for told in join_all(channels).await {
+            steps.push(told.steps.into_iter());
+            unsent.extend(told.unsent);
+        }
+        *begun = unsent;
+        let (mut finished, mut stop) = (0, None);
+        for alert in alerts {
+            // A channel that did not come to an alert leaves it for the next time.
+            let Some(all) = steps.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>() else { break };
+            stop = self.trouble(alert, all);
+            if stop.is_some() {
+                break;
+            }
+            finished += 1;
+        }
+        let kept = join_all(alerts[..finished].iter().map(|alert| self.records.told(alert))).await;
+        match kept.into_iter().enumerate().find_map(|(at, kept)| Some((at, kept.err()?))) {
+            Some((at, error)) => (at, Some(error.into())),
+            None => (finished, stop),
+        }
+    }
+
+    /// What went wrong with an alert after every channel was tried.
+    fn trouble(&self, alert: &Alert, steps: Vec<Result<(), Failure>>) -> Option<Stop> {
         let mut refusal: Option<Refusal> = None;
         let mut outage = None;
-        for sender in &self.senders {
-            match self.tell_one(sender, alert).await {
+        for (channel, step) in self.channels.iter().zip(steps) {
+            match step {
                 Ok(()) => {}
-                Err(Failure::Port(error)) => return Err(error.into()),
+                Err(Failure::Port(error)) => return Some(error.into()),
                 Err(Failure::Send(SendError::Transient(source))) => {
-                    let what = format!("sending {} to {}", alert.id, sender.name());
-                    tracing::warn!(alert = %alert.id, channel = sender.name(), error = %source, "alert not sent yet");
+                    let what = format!("sending {} to {channel}", alert.id);
+                    tracing::warn!(alert = %alert.id, channel, error = %source, "alert not sent yet");
                     outage.get_or_insert(PortError::unavailable(what, source));
                 }
                 Err(Failure::Send(source)) => match &mut refusal {
                     Some(first) => first.others += 1,
                     None => {
-                        let (alert, channel) = (alert.id.clone(), sender.name().to_owned());
+                        let (alert, channel) = (alert.id.clone(), channel.clone());
                         refusal = Some(Refusal { alert, channel, others: 0, source });
                     }
                 },
             }
         }
         // Trying again comes first: a dead letter would keep the alert from the channel that is out.
-        match (outage, refusal) {
-            (Some(error), _) => Err(Stop::Retry(error)),
-            (None, Some(refusal)) => Err(Stop::Refuse(refusal.into())),
-            (None, None) => Ok(()),
-        }
+        outage.map(Stop::Retry).or_else(|| refusal.map(|refusal| Stop::Refuse(refusal.into())))
     }
 
-    async fn tell_one(&self, sender: &S, alert: &Alert) -> Result<(), Failure> {
-        let claim = format!("{}#{}", alert.id, sender.name());
-        match self.records.claim(&claim).await? {
-            Claim::Settled => return Ok(()),
-            Claim::Begun if !sender.idempotent() => {
-                self.doubts.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(alert = %alert.id, channel = sender.name(), "sent again: it may have been told before");
+    /// Tells alerts at one channel, in order: the first, and others while there is time and nothing
+    /// fails for now. A refusal is about its alert alone.
+    async fn tell_at(&self, sender: &S, alerts: &[Alert], until: Instant, begun: &HashSet<String>) -> ToldAt {
+        let claims: Vec<String> = alerts.iter().map(|a| format!("{}#{}", a.id, sender.name())).collect();
+        let answers = join_all(claims.iter().map(|claim| self.records.claim(claim))).await;
+        let (mut steps, mut sent, mut unsent) = (Vec::with_capacity(alerts.len()), Vec::new(), Vec::new());
+        let mut going_on = true;
+        for (at, ((alert, claim), answer)) in alerts.iter().zip(&claims).zip(answers).enumerate() {
+            let ours = begun.contains(claim);
+            going_on &= at == 0 || Instant::now() < until;
+            if !going_on {
+                if ours || matches!(answer, Ok(Claim::Fresh)) {
+                    unsent.push(claim.clone());
+                }
+                continue;
             }
-            Claim::Begun | Claim::Fresh => {}
+            let step = match answer {
+                Err(error) => Err(error.into()),
+                Ok(Claim::Settled) => Ok(()),
+                Ok(answer) => {
+                    if answer == Claim::Begun && !ours && !sender.idempotent() {
+                        self.doubts.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(alert = %alert.id, channel = sender.name(), "sent again: it may have been told before");
+                    }
+                    let told = sender.send(alert).await;
+                    if told.is_ok() {
+                        sent.push(at);
+                    }
+                    told.map_err(Failure::from)
+                }
+            };
+            going_on = matches!(step, Ok(()) | Err(Failure::Send(SendError::Refused(_))));
+            steps.push(step);
         }
-        sender.send(alert).await?;
-        Ok(self.records.settle(&claim).await?)
+        let settled = join_all(sent.iter().map(|at| self.records.settle(&claims[*at]))).await;
+        for (at, settled) in sent.into_iter().zip(settled) {
+            steps[at] = settled.map_err(Failure::from);
+        }
+        ToldAt { steps, unsent }
     }
+}
+
+/// How far a channel came with a row of alerts.
+struct ToldAt {
+    /// What became of the alerts that it came to, which are the first ones.
+    steps: Vec<Result<(), Failure>>,
+    /// Claims on the others that were begun here.
+    unsent: Vec<String>,
 }
 
 /// What can go wrong at one channel.

@@ -40,6 +40,16 @@ fn message(position: u64, cycle: u64) -> Message {
 struct Claims {
     settled: Mutex<HashMap<String, bool>>,
     failing_settles: AtomicU64,
+    /// So long each call takes.
+    takes: Duration,
+}
+
+impl Claims {
+    async fn answer(&self) {
+        if !self.takes.is_zero() {
+            tokio::time::sleep(self.takes).await;
+        }
+    }
 }
 
 impl Records for Claims {
@@ -50,12 +60,14 @@ impl Records for Claims {
         Ok(None)
     }
     async fn told(&self, _: &Alert) -> Result<(), PortError> {
+        self.answer().await;
         Ok(())
     }
     async fn list(&self, _: &RecordQuery) -> Result<RecordPage, PortError> {
         Ok(RecordPage::default())
     }
     async fn claim(&self, id: &str) -> Result<Claim, PortError> {
+        self.answer().await;
         let mut settled = self.settled.lock().unwrap();
         Ok(match settled.insert(id.to_owned(), false) {
             None => Claim::Fresh,
@@ -67,6 +79,7 @@ impl Records for Claims {
         })
     }
     async fn settle(&self, id: &str) -> Result<(), PortError> {
+        self.answer().await;
         if self.failing_settles.load(Ordering::SeqCst) > 0 {
             self.failing_settles.fetch_sub(1, Ordering::SeqCst);
             return Err(PortError::unavailable("settle", "the connection was lost"));
@@ -168,18 +181,16 @@ async fn an_alert_in_doubt_is_sent_again_and_counted_where_it_may_show_twice() {
     let notifier = notifier(&claims, &[&file, &console]);
     let mut handler = open(&notifier, &Bytes::new());
     let mut out = Outbox::default();
-    for _ in 0..2 {
-        let outcome = handler.handle(&[message(1, 1)], &mut out).await;
-        assert!(matches!(outcome.stop, Some(Stop::Retry(_))));
-        assert_eq!((outcome.done, out.events().len()), (0, 0));
-    }
+    let outcome = handler.handle(&[message(1, 1)], &mut out).await;
+    assert!(matches!(outcome.stop, Some(Stop::Retry(_))));
+    assert_eq!((outcome.done, out.events().len()), (0, 0));
     assert!(handler.handle(&[message(1, 1)], &mut out).await.stop.is_none());
     // The file drops what it has by its id, so there is no doubt about it.
-    assert_eq!((file.told(), console.told()), (vec![1, 1, 1], vec![1]));
-    assert_eq!(notifier.doubts(), 0);
+    assert_eq!((file.told(), console.told()), (vec![1, 1], vec![1, 1]));
+    assert_eq!(notifier.doubts(), 1);
     claims.settled.lock().unwrap().insert("alert:DCM-03~8722~20260115T074506Z~9#console".into(), false);
     assert!(handler.handle(&[message(4, 9)], &mut out).await.stop.is_none());
-    assert_eq!((console.told(), notifier.doubts()), (vec![1, 9], 1));
+    assert_eq!((console.told(), notifier.doubts()), (vec![1, 1, 9], 2));
 }
 
 #[tokio::test]
@@ -190,18 +201,44 @@ async fn an_outage_stops_at_the_message_after_the_other_channels_were_told() {
     let mut handler = open(&notifier, &Bytes::new());
     let mut out = Outbox::default();
     let outcome = handler.handle(&[message(1, 1), message(2, 2)], &mut out).await;
-    assert_eq!(outcome.done, 0);
+    assert_eq!((outcome.done, out.events().len()), (0, 0));
     let Some(Stop::Retry(error)) = outcome.stop else { panic!("not a retry") };
     assert_eq!(error.to_string(), "sending alert:DCM-03~8722~20260115T074506Z~1 to webhook is not available");
-    assert_eq!((hook.told(), console.told()), (vec![], vec![1]));
+    // The second alert does not overtake the first where it is late.
+    assert_eq!((hook.told(), console.told()), (vec![], vec![1, 2]));
     assert_eq!(handler.handle(&[message(1, 1), message(2, 2)], &mut out).await.done, 2);
     assert_eq!((hook.told(), console.told()), (vec![1, 2], vec![1, 2]));
     assert_eq!(out.duplicates(), 0);
 }
 
 #[tokio::test]
+async fn only_what_may_have_been_sent_is_in_doubt() {
+    let console = scripted("console", vec![SendError::transient("gone")]);
+    let notifier = notifier(&Arc::default(), &[&console]);
+    let mut handler = open(&notifier, &Bytes::new());
+    let messages: Vec<Message> = (1..=5).map(|i| message(i, i)).collect();
+    assert_eq!(handler.handle(&messages, &mut Outbox::default()).await.done, 0);
+    assert_eq!(handler.handle(&messages, &mut Outbox::default()).await.done, 5);
+    assert_eq!((console.told(), notifier.doubts()), (vec![1, 2, 3, 4, 5], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_are_begun_and_settled_together() {
+    let claims = Arc::new(Claims { takes: Duration::from_millis(5), ..Claims::default() });
+    let (console, file) = (scripted("console", vec![]), scripted("file", vec![]));
+    let notifier = notifier(&claims, &[&console, &file]);
+    let (mut handler, mut out) = (open(&notifier, &Bytes::new()), Outbox::default());
+    let messages: Vec<Message> = (0..40).map(|i| message(i, i)).collect();
+    let began = Instant::now();
+    assert_eq!(handler.handle(&messages, &mut out).await.done, 40);
+    assert_eq!(began.elapsed(), Duration::from_millis(3 * 3 * 5));
+    let all: Vec<u64> = (0..40).collect();
+    assert_eq!((console.told(), file.told(), out.duplicates()), (all.clone(), all, 0));
+}
+
+#[tokio::test]
 async fn a_slow_channel_hands_over_each_alert_it_told() {
-    let slow = Scripted { takes: AT_ONCE, ..Arc::into_inner(scripted("webhook", vec![])).unwrap() };
+    let slow = Scripted { takes: HAND_OVER, ..Arc::into_inner(scripted("webhook", vec![])).unwrap() };
     let slow = Arc::new(slow);
     let notifier = notifier(&Arc::default(), &[&slow]);
     let mut handler = open(&notifier, &Bytes::new());
