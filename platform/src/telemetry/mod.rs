@@ -1,11 +1,30 @@
-//! What castwatch says of itself while it works, on standard error.
+//! What castwatch says of itself while it works: log lines on standard error, metrics and health over
+//! HTTP, spans to a collector.
+//!
+//! **Telling never holds the line up**: metrics are made when somebody asks, and spans that nobody
+//! takes are dropped.
+
+pub mod health;
+pub mod metrics;
+pub mod trace;
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-/// Why the log lines of the process can't be set up.
+use castwatch_core::runner::Status;
+
+/// A stage of this process, as health and metrics show it.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The stage's name.
+    pub stage: String,
+    /// What its runner is doing.
+    pub status: Status,
+}
+
+/// Why the process can't tell of itself.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter makes no sense.
@@ -20,6 +39,17 @@ pub enum TelemetryError {
     /// It was done before.
     #[error("the process has its log lines set up already")]
     Again(#[from] TryInitError),
+    /// Spans can't be sent there.
+    #[error(
+        "`{endpoint}` can't be where spans go; write the collector's address, such as http://127.0.0.1:4318"
+    )]
+    Endpoint {
+        /// The address as it was given.
+        endpoint: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// A filter such as `info`, or `warn,castwatch_core=debug`.
