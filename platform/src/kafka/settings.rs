@@ -3,45 +3,47 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use castwatch_core::Topic;
+
 use crate::config::Secret;
 
-/// How members of a group agree on who reads what.
+/// How the members of a group share its partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupProtocol {
-    /// Cooperative-sticky, by the members themselves: any broker knows it.
+    /// The members work it out, cooperatively: partitions that stay are not interrupted.
     #[default]
     Classic,
-    /// By the broker (KIP-848): Apache Kafka 4.0 and later.
+    /// The brokers work it out (KIP-848, Kafka 4.0 and later).
     Consumer,
 }
 
-/// How batches are packed.
+/// How batches are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// As they are.
-    None,
-    /// Fast.
+    /// Quick.
     #[default]
     Lz4,
     /// Small.
     Zstd,
+    /// Not at all.
+    None,
 }
 
-/// Encryption on the way.
+/// Certificates. Without a file of authorities those of the machine are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificates of those that are trusted; the system's where there are none.
+    /// The authorities that may vouch for the brokers, in PEM.
     pub ca_file: Option<PathBuf>,
-    /// This client's certificate.
+    /// This client's certificate, in PEM, where the brokers ask for one.
     pub cert_file: Option<PathBuf>,
-    /// Its key.
+    /// Its key, in PEM.
     pub key_file: Option<PathBuf>,
 }
 
-/// Who this client is.
+/// How this client says who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sasl {
-    /// User and password as they are: over TLS only.
+    /// User and password, in the clear: only with TLS.
     Plain {
         /// The user.
         user: String,
@@ -55,60 +57,61 @@ pub enum Sasl {
         /// The password.
         password: Secret,
     },
-    /// SCRAM-SHA-512.
+    /// SCRAM-SHA-512, as Amazon MSK has it.
     Scram512 {
         /// The user.
         user: String,
         /// The password.
         password: Secret,
     },
-    /// The AWS identity of this process, for Amazon MSK.
+    /// The IAM role of Amazon MSK.
     MskIam {
         /// The cluster's region.
         region: String,
     },
 }
 
-/// Encryption and identity.
+/// How the connection is kept safe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
-    /// Encryption; none where it is absent.
+    /// Encryption; without it nothing is encrypted.
     pub tls: Option<Tls>,
-    /// Identity; none where it is absent.
+    /// Who this client is; without it nobody in particular.
     pub sasl: Option<Sasl>,
 }
 
 /// How Kafka is reached and used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSettings {
-    /// `brokers`: host and port of some of them, with commas.
+    /// Some of the brokers, `host:port` with commas between.
     pub brokers: String,
-    /// `topic_prefix`: stands before each topic's name, such as `plant1.`. Empty.
-    pub topic_prefix: String,
-    /// `group_prefix`: the group of a stage is this, a hyphen and its name. `castwatch`.
+    /// Comes before a stage's name in its group's: `castwatch` makes `castwatch-scorer`.
     pub group_prefix: String,
-    /// `protocol`: `classic` or `consumer`. `classic`.
+    /// Comes before every topic's name, such as `plant1.`.
+    pub topic_prefix: String,
+    /// How a group shares its partitions.
     pub protocol: GroupProtocol,
-    /// `instance_id`: a name that outlives restarts (static membership); one for each process. None.
+    /// Makes this process a static member: it may restart within the session time-out without
+    /// moving partitions. Different in each process.
     pub instance_id: Option<String>,
-    /// `[kafka.tls]` and `[kafka.sasl]`.
+    /// How the connection is kept safe.
     pub security: Security,
-    /// `compression`: `none`, `lz4` or `zstd`. `lz4`.
+    /// How batches are compressed.
     pub compression: Compression,
-    /// `linger_ms`: how long an event waits for others to be sent along (0 to 1000). 5.
+    /// How long an event may wait for others to go along.
     pub linger: Duration,
-    /// `batch`: the most messages handed over at once (1 to 100000). 2048.
+    /// The most messages handed over at once.
     pub batch: usize,
-    /// `session_timeout_ms`: a member that is silent for so long is out. 45000. With the protocol
-    /// `consumer` the broker sets it.
+    /// A member that is silent for so long is out (with [`GroupProtocol::Classic`]; the brokers
+    /// say how long otherwise).
     pub session_timeout: Duration,
-    /// `delivery_timeout_ms`: how long the client itself tries to publish. 30000.
+    /// An event that is not acknowledged within this time is an error, and is tried again from above.
     pub delivery_timeout: Duration,
-    /// `partitions` of a topic that castwatch makes. 12.
+    /// Partitions of a topic that is made.
     pub partitions: u32,
-    /// `replication` of a topic that castwatch makes. 3.
+    /// Replicas of a topic that is made.
     pub replication: u16,
-    /// `librdkafka`: further settings of that library, such as `fetch.wait.max.ms=50`.
+    /// Further settings of librdkafka; they come after all others.
     pub extra: Vec<(String, String)>,
 }
 
@@ -116,19 +119,38 @@ impl Default for KafkaSettings {
     fn default() -> Self {
         Self {
             brokers: String::new(),
-            topic_prefix: String::new(),
             group_prefix: "castwatch".into(),
+            topic_prefix: String::new(),
             protocol: GroupProtocol::default(),
             instance_id: None,
             security: Security::default(),
             compression: Compression::default(),
             linger: Duration::from_millis(5),
-            batch: 2048,
-            session_timeout: Duration::from_secs(45),
-            delivery_timeout: Duration::from_secs(30),
+            batch: 1000,
+            session_timeout: Duration::from_secs(10),
+            delivery_timeout: Duration::from_secs(15),
             partitions: 12,
             replication: 3,
             extra: Vec::new(),
         }
+    }
+}
+
+impl KafkaSettings {
+    /// What Kafka calls `topic`.
+    pub(super) fn name(&self, topic: &Topic) -> String {
+        format!("{}{topic}", self.topic_prefix)
+    }
+
+    /// The topic that Kafka calls `name`, if it is one of ours.
+    pub(super) fn topic(&self, name: &str) -> Option<Topic> {
+        name.strip_prefix(&self.topic_prefix)
+            .filter(|rest| !rest.is_empty() && !rest.starts_with("__"))
+            .map(Topic::named)
+    }
+
+    /// The group of `stage`.
+    pub(super) fn group(&self, stage: &str) -> String {
+        format!("{}-{stage}", self.group_prefix)
     }
 }
