@@ -27,6 +27,10 @@ enum Fault {
     ForgetsTheTally,
     ReplacesRecords,
     RepeatsRecordsOfPages,
+    LosesRecordsOfPages,
+    ForgetsAlerts,
+    IgnoresCauses,
+    TakesAnyCursor,
     ClaimsByPresence,
     CutsObjects,
     TakesAnyKey,
@@ -113,14 +117,22 @@ impl Records for Faulty<Arc<Embedded>> {
     }
 
     async fn told(&self, alert: &Alert) -> Result<(), PortError> {
-        self.0.told(alert).await
+        if self.1 == Fault::ForgetsAlerts { Ok(()) } else { self.0.told(alert).await }
     }
 
     async fn list(&self, query: &RecordQuery) -> Result<RecordPage, PortError> {
-        let mut page = self.0.list(query).await?;
-        if self.1 == Fault::RepeatsRecordsOfPages && page.next.is_some() {
-            let last = page.defects.pop();
-            page.defects[0] = last.unwrap();
+        let mut query = query.clone();
+        match self.1 {
+            Fault::IgnoresCauses => query.cause = None,
+            Fault::TakesAnyCursor => query.before = query.before.filter(|before| before.contains('~')),
+            _ => {}
+        }
+        let mut page = self.0.list(&query).await?;
+        let last = page.next.as_ref().and_then(|_| page.defects.pop());
+        match self.1 {
+            Fault::RepeatsRecordsOfPages => page.defects.extend(page.defects.last().cloned()),
+            Fault::LosesRecordsOfPages => {}
+            _ => page.defects.extend(last),
         }
         Ok(page)
     }
@@ -181,7 +193,11 @@ async fn each_planted_fault_is_found() {
         (Fault::TakesLate, "of an older generation must be fenced"),
         (Fault::ForgetsTheTally, "position and tally belong together"),
         (Fault::ReplacesRecords, "one record a shot"),
-        (Fault::RepeatsRecordsOfPages, "only the last page is short"),
+        (Fault::RepeatsRecordsOfPages, "no record may be listed twice"),
+        (Fault::LosesRecordsOfPages, "what fits is listed, and nothing else"),
+        (Fault::ForgetsAlerts, "the first alert stays beside its record"),
+        (Fault::IgnoresCauses, "what fits is listed, and nothing else"),
+        (Fault::TakesAnyCursor, "must be refused"),
         (Fault::ClaimsByPresence, "begun is not done"),
         (Fault::CutsObjects, "must survive"),
         (Fault::TakesAnyKey, "must be refused"),

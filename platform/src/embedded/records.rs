@@ -123,7 +123,8 @@ fn cursor(text: &str) -> Option<(i64, String)> {
     Some((ended_ns.parse().ok()?, shot.to_owned()))
 }
 
-fn page(db: &Connection, query: RecordQuery, before: Option<(i64, String)>) -> rusqlite::Result<RecordPage> {
+/// The question as SQL. Every condition is one that an index of the layout serves.
+fn question(query: RecordQuery, before: Option<(i64, String)>) -> (String, Vec<Value>) {
     let mut sql = String::from("SELECT json, ended_ns, shot, alert FROM records WHERE 1");
     let mut values: Vec<Value> = Vec::new();
     for (column, wanted) in [("machine", query.machine), ("die", query.die), ("cause", query.cause)] {
@@ -150,11 +151,17 @@ fn page(db: &Connection, query: RecordQuery, before: Option<(i64, String)>) -> r
     sql.push_str(" ORDER BY ended_ns DESC, shot DESC LIMIT ?");
     // One more than asked for says whether another page follows.
     values.push(Value::from(query.limit as i64 + 1));
+    (sql, values)
+}
+
+fn page(db: &Connection, query: RecordQuery, before: Option<(i64, String)>) -> rusqlite::Result<RecordPage> {
+    let limit = query.limit;
+    let (sql, values) = question(query, before);
     let mut select = db.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let (mut page, mut last) = (RecordPage::default(), None);
     while let Some(row) = rows.next()? {
-        if page.defects.len() == query.limit {
+        if page.defects.len() == limit {
             page.next = last;
             break;
         }
@@ -165,3 +172,7 @@ fn page(db: &Connection, query: RecordQuery, before: Option<(i64, String)>) -> r
     }
     Ok(page)
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -77,18 +77,27 @@ CREATE TABLE records (
 CREATE INDEX records_by_time ON records (ended_ns, shot);
 CREATE INDEX records_by_machine ON records (machine, ended_ns, shot);
 CREATE INDEX records_by_die ON records (die, ended_ns, shot);
+CREATE INDEX records_by_cause ON records (cause, ended_ns, shot);
+CREATE INDEX records_pending ON records (ended_ns, shot) WHERE alert IS NULL;
 CREATE TABLE claims (
     id TEXT PRIMARY KEY,
     settled INTEGER NOT NULL
 ) WITHOUT ROWID;
 ";
 
-/// From layout 1: what `castwatch query` asks for.
+/// From layout 1: what `castwatch query` asks for. What was told already lies in `alerts`.
 const FROM_1: &str = "
 ALTER TABLE records ADD COLUMN cause TEXT NOT NULL DEFAULT '';
 ALTER TABLE records ADD COLUMN alert TEXT;
 UPDATE records SET cause = coalesce(json_extract(json, '$.cause'), '');
+UPDATE records SET alert = told.data FROM (
+    SELECT m.subject, CAST(m.data AS TEXT) AS data FROM partitions p
+    JOIN messages m ON m.at >= p.id << 40 AND m.at < (p.id + 1) << 40 WHERE p.topic = 'alerts'
+) AS told WHERE told.subject = records.shot;
+CREATE INDEX records_by_cause ON records (cause, ended_ns, shot);
+CREATE INDEX records_pending ON records (ended_ns, shot) WHERE alert IS NULL;
 ";
+const _: () = assert!(POSITION_BITS == 40, "what a partition's messages were found by in layout 1");
 
 /// Why a data folder can't be opened.
 #[derive(Debug, thiserror::Error)]

@@ -230,7 +230,7 @@ fn files_that_are_not_ours_are_named_and_left_alone() {
     let db = Connection::open(&file).unwrap();
     db.pragma_update(None, "user_version", 7).unwrap();
     drop(db);
-    refused("was written by a newer castwatch (layout 7; this one knows 1): use that version");
+    refused("was written by a newer castwatch (layout 7; this one knows 2): use that version");
 
     let blocked = folder.path().join("file");
     std::fs::write(&blocked, "x").unwrap();
