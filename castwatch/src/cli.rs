@@ -1,11 +1,17 @@
 //! The command line: what can be asked, with an example of each.
 
+mod bench;
+mod query;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use castwatch_core::event::{Partition, Position, Topic};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use bench::{Bench, BenchLine, Measure, On};
+pub use query::{Query, QueryArgs, When};
 
 /// Judges every die-casting shot, tells the supervisor why a part is bad, keeps the record.
 #[derive(Debug, Parser)]
@@ -63,6 +69,16 @@ Example:
     /// Write shots of a simulated plant with their labels and causes, as JSON lines
     #[command(after_help = "Example:\n  castwatch simulate --shots 100000 --seed 7 --out shots.jsonl")]
     Simulate(Simulate),
+    /// List defects and alerts by machine, die, time, shift and cause
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  castwatch query defects --machine DCM-03 --from 2026-01-15
+  castwatch query defects --plant plant.toml --shift Night --date 2026-01-15
+  castwatch query alerts --pending"
+    )]
+    Query(Query),
     /// Look at what was set aside, and put it back
     #[command(
         subcommand,
@@ -88,8 +104,14 @@ Example:
   castwatch validate --plant plant.toml --bundle models/bundles/default --config castwatch.toml")]
     Validate(Validate),
     /// Check that this machine and its settings can run castwatch
-    #[command(after_help = "Example:\n  castwatch doctor --json")]
+    #[command(after_help = "\
+Examples:
+  castwatch doctor --json
+  castwatch doctor --create --config castwatch.toml     also makes topics, table and bucket")]
     Doctor(Doctor),
+    /// Measure castwatch on this machine
+    #[command(subcommand, after_help = "Example:\n  castwatch bench line --on embedded,kafka")]
+    Bench(Bench),
 }
 
 /// Settings every command takes.
@@ -369,6 +391,9 @@ pub struct Doctor {
     /// Settings that every command takes.
     #[command(flatten)]
     pub common: Common,
+    /// Make topics, table and bucket of the settings where they are missing
+    #[arg(long)]
+    pub create: bool,
     /// Model bundle [default: of the settings, else the one that castwatch ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,

@@ -1,8 +1,8 @@
-//! Where stages meet adapters: the line on the embedded log.
+//! Where stages meet adapters.
 //!
-//! **The stages are the same code wherever they run**; only this module knows that the log is one
-//! SQLite file and the charts a folder.
+//! **The stages are the same code wherever they run**; what they stand on is in [`Stores`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,47 +10,55 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use castwatch_console::Feed;
 use castwatch_core::ports::Forgetful;
-use castwatch_core::runner::{Status, chain};
+use castwatch_core::runner::{Observer, Status, chain};
 use castwatch_core::{Runner, RunnerSettings, Stage};
 use castwatch_explainer::{ChartSettings, Explainer, Format, Lang};
 use castwatch_models::Bundle;
 use castwatch_notifier::{Channel, Console, File, Notifier, Secret, Webhook, WebhookSettings};
 use castwatch_platform::config::{self, ChannelKind, ChannelSettings, Settings};
-use castwatch_platform::{Embedded, Folder};
+use castwatch_platform::telemetry::Observed;
+use castwatch_platform::telemetry::health::{self, Readiness, Stages};
+use castwatch_platform::telemetry::trace::{Otlp, OtlpSettings};
 use castwatch_scorer::Scorer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::StageName;
+use crate::stores::{LogInspector, Stores};
 
 /// The longest that a webhook's `Retry-After` is obeyed for; below the budget of a batch.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The stages of one process, on one data folder.
+/// The stages of one process.
 pub struct Line {
-    /// The log, the records and the claims.
-    pub log: Arc<Embedded>,
-    /// The charts.
-    pub charts: Folder,
+    /// What they stand on.
+    pub stores: Stores,
     settings: Settings,
     bundle: Arc<Bundle>,
     stop: watch::Receiver<bool>,
     running: JoinSet<Result<()>>,
     statuses: Vec<(StageName, Status)>,
+    spans: Option<Arc<Otlp>>,
 }
 
 impl Line {
-    /// Opens the data folder; stages started on it go on until `stop` turns true.
+    /// Opens the stores; stages started on them go on until `stop` turns true.
     ///
     /// # Errors
-    /// When the folder can't be used.
-    pub fn open(settings: Settings, bundle: Arc<Bundle>, stop: watch::Receiver<bool>) -> Result<Self> {
-        let log = Embedded::open_with(&settings.data, settings.embedded())
-            .with_context(|| format!("opening the log in {}", settings.data.display()))?;
-        let charts = charts(&settings.data);
-        let running = JoinSet::new();
-        Ok(Self { log, charts, settings, bundle, stop, running, statuses: Vec::new() })
+    /// When they can't be used.
+    pub async fn open(settings: Settings, bundle: Arc<Bundle>, stop: watch::Receiver<bool>) -> Result<Self> {
+        let stores = Stores::open(&settings).await?;
+        let spans = settings.telemetry.otlp.as_ref().map(|otlp| {
+            Otlp::start(&OtlpSettings {
+                endpoint: otlp.endpoint.clone(),
+                sample: otlp.sample,
+                headers: Vec::new(),
+                service: "castwatch".into(),
+            })
+        });
+        let spans = spans.transpose().context("setting up spans")?;
+        Ok(Self { stores, settings, bundle, stop, running: JoinSet::new(), statuses: Vec::new(), spans })
     }
 
     /// Starts the scorer.
@@ -62,8 +70,8 @@ impl Line {
     pub fn explainer(&mut self) {
         let explainer = Explainer::new(
             Arc::clone(&self.bundle),
-            Arc::clone(&self.log),
-            self.charts.clone(),
+            self.stores.records.clone(),
+            self.stores.objects.clone(),
             chart_settings(&self.settings.charts),
         );
         self.start(StageName::Explainer, explainer);
@@ -74,7 +82,7 @@ impl Line {
     /// # Errors
     /// When two channels have one name.
     pub fn notifier(&mut self, channels: Vec<Channel>) -> Result<()> {
-        let notifier = Notifier::new(Arc::clone(&self.log), channels)?;
+        let notifier = Notifier::new(self.stores.records.clone(), channels)?;
         self.start(StageName::Notifier, notifier);
         Ok(())
     }
@@ -83,39 +91,89 @@ impl Line {
     pub fn feed(&mut self, feed: Feed) {
         // Each page's process watches for itself: a later one does not take over from it.
         let name = format!("{}-{}", feed.name(), std::process::id());
-        let consumer = self.log.consumer(&name, &feed.inputs());
+        let consumer = self.stores.log.consumer(&name, &feed.inputs());
         let settings =
             RunnerSettings { start: castwatch_core::ports::Start::Tail(200), ..self.settings.runner() };
         let runner =
-            Runner::new(feed, consumer, Arc::clone(&self.log), Forgetful, settings, self.stop.clone());
+            Runner::new(feed, consumer, self.stores.log.clone(), Forgetful, settings, self.stop.clone());
         self.statuses.push((StageName::Console, runner.status()));
         self.spawn("stage console", runner.run());
     }
 
     fn start<S: Stage + 'static>(&mut self, name: StageName, stage: S) {
-        let consumer = self.log.consumer(stage.name(), &stage.inputs());
-        let (publisher, snapshots) = (Arc::clone(&self.log), Arc::clone(&self.log));
-        let runner =
+        let consumer = self.stores.log.consumer(stage.name(), &stage.inputs());
+        let (publisher, snapshots) = (self.stores.log.clone(), self.stores.snapshots.clone());
+        let mut runner =
             Runner::new(stage, consumer, publisher, snapshots, self.settings.runner(), self.stop.clone());
+        if let Some(spans) = &self.spans {
+            runner = runner.observed(Arc::clone(spans) as Arc<dyn Observer>);
+        }
         self.statuses.push((name, runner.status()));
         self.spawn(name.as_str(), runner.run());
     }
 
     /// Serves the page until the line is to stop.
     pub fn pages(&mut self, listener: TcpListener, feed: Feed) {
-        let statuses = self.statuses.clone();
-        let ready = move || match troubles(&statuses).as_slice() {
+        let (stages, stall) = (self.stages(), self.settings.telemetry.stall);
+        let ready = move || match troubles(&Readiness::of(&stages(), stall)).as_slice() {
             [] => Ok(()),
             troubles => Err(troubles.join("; ")),
         };
-        let router =
-            castwatch_console::router(feed.clone(), Arc::clone(&self.log), self.charts.clone(), ready);
+        let router = castwatch_console::router(
+            feed.clone(),
+            self.stores.records.clone(),
+            self.stores.objects.clone(),
+            ready,
+        );
+        let ending = self.ending();
+        self.spawn("page", castwatch_console::serve(listener, router, feed, ending));
+    }
+
+    /// Serves metrics and health until the line is to stop.
+    pub fn health(&mut self, listener: TcpListener) {
+        let router = health::router(self.stages(), self.settings.telemetry.stall);
+        let ending = self.ending();
+        self.spawn("metrics", health::serve(listener, router, ending));
+    }
+
+    /// The stages started so far, for whoever looks on.
+    fn stages(&self) -> Stages {
+        let observed: Vec<Observed> = self
+            .statuses
+            .iter()
+            .map(|(name, status)| Observed { stage: name.as_str().into(), status: status.clone() })
+            .collect();
+        Arc::new(move || observed.clone())
+    }
+
+    fn ending(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut stop = self.stop.clone();
-        let ending = async move {
+        async move {
             // A sender that is gone means the same as one that says so.
             let _ = stop.wait_for(|stop| *stop).await;
-        };
-        self.spawn("page", castwatch_console::serve(listener, router, feed, ending));
+        }
+    }
+
+    /// Sends the spans that wait.
+    pub async fn finish(&mut self) {
+        if let Some(spans) = self.spans.take() {
+            spans.shutdown().await;
+        }
+    }
+
+    /// Says where the time of each stage went.
+    pub fn tell(&self) {
+        for (name, status) in &self.statuses {
+            let meter = status.get().meter;
+            tracing::info!(
+                stage = name.as_str(),
+                taken = meter.tally.taken,
+                handle_seconds = meter.handle.sum,
+                publish_seconds = meter.publish.sum,
+                save_seconds = meter.save.sum,
+                "stage ended"
+            );
+        }
     }
 
     fn spawn<E>(&mut self, name: &str, work: impl Future<Output = Result<(), E>> + Send + 'static)
@@ -140,12 +198,12 @@ impl Line {
     /// # Errors
     /// When a stage ends instead, or the log can't be looked at.
     pub async fn drained(&mut self, mut tick: impl FnMut(&[Waiting])) -> Result<()> {
-        let inspector = self.log.inspector()?;
+        let inspector = self.stores.log.inspector()?;
         loop {
             while let Some(ended) = self.running.try_join_next() {
                 ended.context("a part of the line broke off").flatten()?;
             }
-            let waiting = self.waiting(&inspector)?;
+            let waiting = self.waiting(&inspector).await?;
             tick(&waiting);
             if waiting.iter().all(|w| w.left == 0) {
                 return Ok(());
@@ -154,7 +212,7 @@ impl Line {
         }
     }
 
-    fn waiting(&self, inspector: &castwatch_platform::Inspector) -> Result<Vec<Waiting>> {
+    async fn waiting(&self, inspector: &LogInspector) -> Result<Vec<Waiting>> {
         let mut all = Vec::new();
         for (name, status) in &self.statuses {
             let progress = status.get();
@@ -165,8 +223,20 @@ impl Line {
                 StageName::Console => continue,
             };
             let mut waiting = Waiting { stage: *name, done: 0, left: 0, trouble: progress.trouble };
-            for extent in inspector.ends(&topic)? {
-                let at = progress.partitions.get(&extent.partition).map_or(0, |standing| standing.position.0);
+            let mut positions: BTreeMap<_, _> = progress
+                .partitions
+                .iter()
+                .map(|(partition, standing)| (partition.clone(), standing.position))
+                .collect();
+            let extents = inspector.ends(&topic)?;
+            if extents.iter().any(|e| !positions.contains_key(&e.partition)) {
+                // Another process has them, or had them when it ended.
+                for (partition, snapshot) in self.stores.snapshots.of(name.as_str()).await? {
+                    positions.entry(partition).or_insert(snapshot.position);
+                }
+            }
+            for extent in extents {
+                let at = positions.get(&extent.partition).map_or(extent.first.0, |position| position.0);
                 waiting.done += at;
                 waiting.left += extent.next.0.saturating_sub(at);
             }
@@ -190,16 +260,9 @@ pub struct Waiting {
 }
 
 /// Why the line is not ready, stage by stage; nothing when it is.
-fn troubles(statuses: &[(StageName, Status)]) -> Vec<String> {
-    statuses
-        .iter()
-        .filter_map(|(name, status)| status.get().trouble.map(|t| format!("{}: {t}", name.as_str())))
-        .collect()
-}
-
-/// Where the charts of a data folder lie.
-pub fn charts(data: &Path) -> Folder {
-    Folder::new(data.join("objects"))
+fn troubles(readiness: &Readiness) -> Vec<String> {
+    let stages = readiness.stages.iter().filter(|s| !s.ready);
+    stages.map(|s| format!("{}: {}", s.stage, s.reasons.join(", "))).collect()
 }
 
 /// Loads a bundle and says in one line what it is.

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod line;
+mod stores;
 
 use std::io;
 use std::process::ExitCode;

@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use castwatch_core::Shot;
 use castwatch_core::event::Topic;
 use castwatch_core::ports::{Kept, Objects, RecordQuery, Records, Tally};
 use castwatch_core::runner::dlq;
-use castwatch_platform::{Embedded, Folder, Inspector};
 use serde::Serialize;
+
+use crate::stores::{LogInspector, SnapshotStore, Stores};
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -74,18 +74,16 @@ pub struct LogBooks {
 const STAGES: [(&str, Topic); 3] =
     [("scorer", Topic::SHOTS), ("explainer", Topic::DEFECTS), ("notifier", Topic::EXPLANATIONS)];
 
-/// Counts everything in a data folder.
+/// Counts everything.
 ///
 /// # Errors
-/// When the folder holds no log, or it can't be read.
-pub async fn audit(data: &Path, charts: &Folder) -> Result<Report> {
-    let inspector =
-        Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+/// When a store can't be read.
+pub async fn audit(stores: &Stores) -> Result<Report> {
+    let inspector = stores.log.inspector()?;
     let mut problems = Vec::new();
-    let stages = stages(&inspector, &mut problems)?;
+    let stages = stages(&inspector, &stores.snapshots, &mut problems).await?;
     let (mut log, sets) = count_log(&inspector)?;
-    let embedded = Embedded::open(data)?;
-    let records = records(&embedded, charts, &mut log, &mut problems).await?;
+    let records = records(stores, &mut log, &mut problems).await?;
 
     let mut missing =
         |what: &str, ids: &BTreeSet<String>, of: &BTreeSet<String>, aside: &BTreeSet<String>| {
@@ -128,10 +126,14 @@ pub async fn audit(data: &Path, charts: &Folder) -> Result<Report> {
     Ok(Report { balanced: problems.is_empty(), problems, stages, log })
 }
 
-fn stages(inspector: &Inspector, problems: &mut Vec<String>) -> Result<Vec<StageBooks>> {
+async fn stages(
+    inspector: &LogInspector,
+    snapshots: &SnapshotStore,
+    problems: &mut Vec<String>,
+) -> Result<Vec<StageBooks>> {
     let mut books = Vec::new();
     for (stage, topic) in STAGES {
-        let snapshots = inspector.snapshots_of(stage)?;
+        let snapshots = snapshots.of(stage).await?;
         let mut tally = Tally::default();
         let mut waiting = 0;
         for extent in inspector.ends(&topic)? {
@@ -143,6 +145,12 @@ fn stages(inspector: &Inspector, problems: &mut Vec<String>) -> Result<Vec<Stage
                 problems.push(format!("{stage}: the counts of {} do not add up", extent.partition));
             }
             tally.add(&counts);
+        }
+        if tally.missed > 0 {
+            problems.push(format!(
+                "{stage}: {} messages of `{topic}` were removed before they were read",
+                tally.missed
+            ));
         }
         if waiting > 0 {
             problems.push(format!("{stage}: {waiting} messages of `{topic}` wait to be taken"));
@@ -169,7 +177,7 @@ struct Sets {
 }
 
 /// The shots that a topic's events are about, of one stage's dead letters or of all events.
-fn subjects(inspector: &Inspector, topic: &Topic, stage: Option<&str>) -> Result<BTreeSet<String>> {
+fn subjects(inspector: &LogInspector, topic: &Topic, stage: Option<&str>) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     inspector.each(topic, |_, message| {
         if stage.is_none() || message.event.extension(dlq::STAGE) == stage {
@@ -180,7 +188,7 @@ fn subjects(inspector: &Inspector, topic: &Topic, stage: Option<&str>) -> Result
     Ok(found)
 }
 
-fn count_log(inspector: &Inspector) -> Result<(LogBooks, Sets)> {
+fn count_log(inspector: &LogInspector) -> Result<(LogBooks, Sets)> {
     let mut sets = Sets::default();
     let mut log = LogBooks::default();
     inspector.each(&Topic::SHOTS, |_, message| {
@@ -199,18 +207,27 @@ fn count_log(inspector: &Inspector) -> Result<(LogBooks, Sets)> {
         ControlFlow::Continue(())
     })?;
     sets.unreadable = letters.len() as u64;
-    sets.scores = subjects(inspector, &Topic::SCORES, None)?;
+    inspector.each(&Topic::SCORES, |_, message| {
+        if !sets.scores.insert(message.event.subject) {
+            log.scores_again += 1;
+        }
+        ControlFlow::Continue(())
+    })?;
     sets.defects = subjects(inspector, &Topic::DEFECTS, None)?;
     sets.explanations = subjects(inspector, &Topic::EXPLANATIONS, None)?;
     sets.alerts = subjects(inspector, &Topic::ALERTS, None)?;
     sets.unexplained = subjects(inspector, &Topic::DEFECTS.dead_letters(), Some("explainer"))?;
     sets.untold = subjects(inspector, &Topic::EXPLANATIONS.dead_letters(), Some("notifier"))?;
     for topic in inspector.topics()?.iter().filter(|t| t.as_str().ends_with(".dlq")) {
-        log.dead_letters += inspector.distinct_ids(topic)?;
+        let mut ids = BTreeSet::new();
+        inspector.each(topic, |_, message| {
+            ids.insert(message.event.id);
+            ControlFlow::Continue(())
+        })?;
+        log.dead_letters += ids.len() as u64;
     }
     log.shots = sets.shots.len() as u64;
     log.scores = sets.scores.len() as u64;
-    log.scores_again = inspector.count(&Topic::SCORES)? - log.scores;
     log.defects = sets.defects.len() as u64;
     log.explanations = sets.explanations.len() as u64;
     log.alerts = sets.alerts.len() as u64;
@@ -219,8 +236,7 @@ fn count_log(inspector: &Inspector) -> Result<(LogBooks, Sets)> {
 
 /// The shots that have a record; every chart that a record names must be there.
 async fn records(
-    embedded: &Embedded,
-    charts: &Folder,
+    stores: &Stores,
     log: &mut LogBooks,
     problems: &mut Vec<String>,
 ) -> Result<BTreeSet<String>> {
@@ -228,10 +244,10 @@ async fn records(
     let mut lacking = 0;
     let mut query = RecordQuery { limit: 500, ..RecordQuery::default() };
     loop {
-        let page = embedded.list(&query).await?;
+        let page = stores.records.list(&query).await?;
         for Kept { record, .. } in page.defects {
             if let Some(key) = &record.chart {
-                match charts.get(key).await? {
+                match stores.objects.get(key).await? {
                     Some(_) => log.charts += 1,
                     None => lacking += 1,
                 }

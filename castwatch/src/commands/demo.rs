@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,13 +11,13 @@ use castwatch_core::ports::Publisher;
 use castwatch_ingest::{SimSettings, Simulator};
 use castwatch_notifier::{Channel, Console, File};
 use castwatch_platform::shutdown::Shutdown;
-use castwatch_platform::{Embedded, Inspector};
 use serde::Serialize;
 
 use super::books::{self, Report};
 use crate::cli::Demo;
 use crate::commands::{bundle_dir, out, runtime, say, settings};
 use crate::line::{self, Line};
+use crate::stores::{Log, LogInspector};
 
 /// One message in so many is broken, so that dead letters are seen.
 const BROKEN: f64 = 0.005;
@@ -76,7 +75,7 @@ pub fn run(args: Demo) -> Result<bool> {
         let digest = bundle.digest().to_owned();
         // The line goes on after Ctrl-C until what is in the log is finished.
         let stop = Shutdown::new();
-        let mut line = Line::open(settings, bundle, stop.watch())?;
+        let mut line = Line::open(settings, bundle, stop.watch()).await?;
         play(args.clone(), &mut line, &shutdown, &stop, digest, &data).await
     });
     if !kept {
@@ -127,7 +126,7 @@ async fn play(
     let began = Instant::now();
     let over = args.duration;
     let ending = Shutdown::new();
-    let mut cast = tokio::spawn(cast(args, Arc::clone(&line.log), ending.clone()));
+    let mut cast = tokio::spawn(cast(args, line.stores.log.clone(), ending.clone()));
     let over = async {
         match over {
             Some(time) => tokio::time::sleep(time).await,
@@ -149,8 +148,8 @@ async fn play(
     while let Some(ended) = line.ended().await {
         ended?;
     }
-    let report = books::audit(data, &line.charts).await?;
-    let latency = latency(&line.log.inspector()?)?;
+    let report = books::audit(&line.stores).await?;
+    let latency = latency(&line.stores.log.inspector()?)?;
     let taken = report.stages.first().map(|s| s.tally).unwrap_or_default();
     Ok(Outcome {
         seconds,
@@ -174,7 +173,7 @@ async fn play(
 
 /// The plant: puts simulated messages into the log at the rate asked for, until it is told to
 /// end; returns how many.
-async fn cast(args: Demo, log: Arc<Embedded>, ending: Shutdown) -> Result<u64> {
+async fn cast(args: Demo, log: Log, ending: Shutdown) -> Result<u64> {
     let plant = SimSettings {
         seed: args.seed,
         machines: args.machines.into(),
@@ -195,8 +194,8 @@ async fn cast(args: Demo, log: Arc<Embedded>, ending: Shutdown) -> Result<u64> {
     Ok(sent)
 }
 
-fn latency(inspector: &Inspector) -> Result<Latency> {
-    let waits = inspector.latencies(&Topic::SHOTS, &Topic::ALERTS)?;
+fn latency(inspector: &LogInspector) -> Result<Latency> {
+    let waits = inspector.waits(&Topic::SHOTS, &Topic::ALERTS)?;
     let at = |part: f64| {
         waits.get(((waits.len() as f64 * part) as usize).min(waits.len().saturating_sub(1))).copied()
     };

@@ -1,17 +1,16 @@
 //! `castwatch dlq`: what was set aside, and how to put it back.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use castwatch_core::event::{Event, Message, Outgoing, Partition, Topic};
 use castwatch_core::ports::{Claim, Publisher, Records};
 use castwatch_core::runner::dlq;
 use castwatch_ingest::pump::{DLQ_FILE, DLQ_ROW};
-use castwatch_platform::{Embedded, Inspector};
 use serde::Serialize;
 
 use crate::cli::Place;
+use crate::stores::{LogInspector, Stores};
 
 /// One dead letter, for people and machines.
 #[derive(Debug, Serialize)]
@@ -30,13 +29,15 @@ pub struct Letter {
     pub bytes: usize,
 }
 
-/// Every dead letter of a data folder, oldest first within its topic.
+/// Every dead letter, oldest first within its partition.
 ///
 /// # Errors
-/// When there is no log, or it can't be read.
-pub fn letters(data: &Path, stage: Option<&str>, limit: usize) -> Result<Vec<(Partition, Message)>> {
-    let inspector =
-        Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
+/// When the log can't be read.
+pub fn letters(
+    inspector: &LogInspector,
+    stage: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(Partition, Message)>> {
     let mut found = Vec::new();
     for topic in inspector.topics()?.into_iter().filter(|t| t.as_str().ends_with(".dlq")) {
         inspector.each(&topic, |partition, message| {
@@ -72,10 +73,8 @@ pub fn describe(partition: &Partition, message: &Message) -> Letter {
 ///
 /// # Errors
 /// When nothing lies there.
-pub fn at(data: &Path, place: &Place) -> Result<(Partition, Message)> {
+pub fn at(inspector: &LogInspector, place: &Place) -> Result<(Partition, Message)> {
     let Place { partition, position } = place.clone();
-    let inspector =
-        Inspector::open(data).with_context(|| format!("opening the log in {}", data.display()))?;
     match inspector.scan(&partition, position, 1)?.into_iter().next() {
         Some(message) if message.position == position => Ok((partition, message)),
         _ => bail!("nothing lies at {partition}@{position}; `castwatch dlq list` shows what there is"),
@@ -105,8 +104,8 @@ pub struct Replayed {
 ///
 /// # Errors
 /// When a letter names no topic, or the log is away.
-pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<Replayed> {
-    let log = Embedded::open(data)?;
+pub async fn replay(stores: &Stores, letters: &[(Partition, Message)]) -> Result<Replayed> {
+    let Stores { log, records, .. } = stores;
     let mut done = Replayed::default();
     for (partition, message) in letters {
         if message.event.extension(DLQ_FILE).is_some() {
@@ -114,7 +113,7 @@ pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<Rep
             continue;
         }
         let claim = format!("replay:{}", message.event.id);
-        if log.claim(&claim).await? == Claim::Settled {
+        if records.claim(&claim).await? == Claim::Settled {
             done.replayed_before += 1;
             continue;
         }
@@ -124,7 +123,7 @@ pub async fn replay(data: &Path, letters: &[(Partition, Message)]) -> Result<Rep
         let outgoing =
             Outgoing { topic: Topic::named(topic), key: message.key.clone(), event: original(message) };
         log.publish(&[outgoing]).await?;
-        log.settle(&claim).await?;
+        records.settle(&claim).await?;
         done.replayed += 1;
     }
     Ok(done)

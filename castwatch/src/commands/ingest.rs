@@ -5,18 +5,17 @@
 
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use castwatch_core::event::{Partition, Position, Topic, hex};
 use castwatch_core::ports::{Generation, Snapshot, Snapshots, Tally, Token};
 use castwatch_ingest::{Plant, PumpSettings, SimSettings, Simulator, Summary, Table, ingest};
-use castwatch_platform::Embedded;
 use castwatch_platform::shutdown::Shutdown;
 use sha2::{Digest, Sha256};
 
 use crate::cli::{Ingest, Simulate};
 use crate::commands::{out, progress, runtime, say, settings};
+use crate::stores::{SnapshotStore, Stores};
 
 /// The name under which progress is saved.
 const NAME: &str = "ingest";
@@ -30,10 +29,10 @@ struct Bookmark {
 
 impl Bookmark {
     /// The bookmark of a file as this plant file reads it: a mended plant file begins anew.
-    async fn take(log: &Embedded, file: &Path, plant: &Path) -> Result<Self> {
+    async fn take(snapshots: &SnapshotStore, file: &Path, plant: &Path) -> Result<Self> {
         let name = format!("file:{}:{}", &digest(file)?[..24], &digest(plant)?[..8]);
         let file = Partition::new(Topic::named(name), 0);
-        let (token, at) = log.take(NAME, &file, Generation::default()).await?;
+        let (token, at) = snapshots.take(NAME, &file, Generation::default()).await?;
         Ok(Self { file, token, at: at.unwrap_or_default() })
     }
 }
@@ -45,10 +44,9 @@ pub fn run(args: Ingest) -> Result<()> {
     let plant = Plant::load(&args.table.plant)?;
     let summary = runtime()?.block_on(async {
         let shutdown = Shutdown::on_signals()?;
-        let log = Embedded::open_with(&settings.data, settings.embedded())
-            .with_context(|| format!("opening the log in {}", settings.data.display()))?;
+        let stores = Stores::open(&settings).await?;
         tokio::select! {
-            summary = send(&args, &plant, &log) => summary,
+            summary = send(&args, &plant, &stores) => summary,
             () = shutdown.wait() => bail!("stopped; the same command goes on where this one ended"),
         }
     })?;
@@ -73,12 +71,12 @@ pub fn run(args: Ingest) -> Result<()> {
     Ok(())
 }
 
-async fn send(args: &Ingest, plant: &Plant, log: &Arc<Embedded>) -> Result<Summary> {
+async fn send(args: &Ingest, plant: &Plant, stores: &Stores) -> Result<Summary> {
     let file = &args.table.file;
     let mut mark = if file.as_os_str() == "-" {
         None
     } else {
-        Some(Bookmark::take(log, file, &args.table.plant).await?)
+        Some(Bookmark::take(&stores.snapshots, file, &args.table.plant).await?)
     };
     let before = mark.as_ref().map_or(0, |m| if args.again { 0 } else { m.at.position.0 });
     if before > 0 {
@@ -88,7 +86,7 @@ async fn send(args: &Ingest, plant: &Plant, log: &Arc<Embedded>) -> Result<Summa
     let pump = PumpSettings { speed: args.speed, from_row: before + 1, ..PumpSettings::default() };
     let rows = Table::open(file, plant)?;
     let name = file.display().to_string();
-    let summary = ingest(&name, rows, log, &pump, async |summary: &Summary| {
+    let summary = ingest(&name, rows, &stores.log, &pump, async |summary: &Summary| {
         bar.set_position(summary.next_row - 1);
         let Some(mark) = mark.as_mut() else { return Ok(()) };
         mark.at.position = Position(summary.next_row - 1);
@@ -98,7 +96,7 @@ async fn send(args: &Ingest, plant: &Plant, log: &Arc<Embedded>) -> Result<Summa
             dead_letters: summary.refused,
             ..Tally::default()
         };
-        log.save(NAME, &mark.file, &mark.token, &mark.at).await
+        stores.snapshots.save(NAME, &mark.file, &mark.token, &mark.at).await
     })
     .await?;
     bar.finish_and_clear();

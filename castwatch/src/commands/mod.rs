@@ -1,11 +1,13 @@
 //! The commands, and what they share.
 
+pub mod bench;
 pub mod books;
 pub mod demo;
 pub mod dlq;
 pub mod doctor;
 pub mod ingest;
 pub mod offline;
+pub mod query;
 pub mod run;
 pub mod table;
 pub mod validate;
@@ -20,6 +22,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::{Command, Common, Dlq};
+use crate::stores::{LogInspector, Stores};
 
 /// Runs a command; `false` when it came to an end and the answer is no.
 pub fn run(command: Command) -> Result<bool> {
@@ -31,16 +34,19 @@ pub fn run(command: Command) -> Result<bool> {
         Command::Explain(args) => quiet().and_then(|()| offline::explain(&args)).map(|()| true),
         Command::Features(args) => quiet().and_then(|()| offline::features(&args)).map(|()| true),
         Command::Simulate(args) => ingest::simulate(&args).map(|()| true),
+        Command::Query(args) => quiet().and_then(|()| query::run(&args)).map(|()| true),
         Command::Dlq(args) => dead_letters(args).map(|()| true),
         Command::Books(args) => balance(&args.common),
         Command::Validate(args) => validate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(args).map(|()| true),
     }
 }
 
 fn balance(common: &Common) -> Result<bool> {
     let settings = settings(common)?;
-    let report = runtime()?.block_on(books::audit(&settings.data, &crate::line::charts(&settings.data)))?;
+    let report =
+        runtime()?.block_on(async { books::audit(&Stores::open_existing(&settings).await?).await })?;
     if common.json {
         out(&report)?;
     } else {
@@ -53,10 +59,11 @@ fn dead_letters(args: Dlq) -> Result<()> {
     match args {
         Dlq::List(args) => {
             let settings = settings(&args.common)?;
-            let letters: Vec<dlq::Letter> = dlq::letters(&settings.data, args.stage.as_deref(), args.limit)?
-                .iter()
-                .map(|(partition, message)| dlq::describe(partition, message))
-                .collect();
+            let letters: Vec<dlq::Letter> =
+                dlq::letters(&log(&settings)?, args.stage.as_deref(), args.limit)?
+                    .iter()
+                    .map(|(partition, message)| dlq::describe(partition, message))
+                    .collect();
             if args.common.json {
                 return out(&letters);
             }
@@ -72,7 +79,7 @@ fn dead_letters(args: Dlq) -> Result<()> {
         }
         Dlq::Show { place, common } => {
             let settings = settings(&common)?;
-            let (partition, message) = dlq::at(&settings.data, &place)?;
+            let (partition, message) = dlq::at(&log(&settings)?, &place)?;
             let letter = dlq::describe(&partition, &message);
             let data = String::from_utf8_lossy(&message.event.data).into_owned();
             if common.json {
@@ -88,11 +95,14 @@ fn dead_letters(args: Dlq) -> Result<()> {
         }
         Dlq::Replay(args) => {
             let settings = settings(&args.common)?;
+            let runtime = runtime()?;
+            let stores = runtime.block_on(Stores::open_existing(&settings))?;
+            let inspector = stores.log.inspector()?;
             let letters = match &args.place {
-                Some(place) => vec![dlq::at(&settings.data, place)?],
-                None => dlq::letters(&settings.data, args.stage.as_deref(), usize::MAX)?,
+                Some(place) => vec![dlq::at(&inspector, place)?],
+                None => dlq::letters(&inspector, args.stage.as_deref(), usize::MAX)?,
             };
-            let done = runtime()?.block_on(dlq::replay(&settings.data, &letters))?;
+            let done = runtime.block_on(dlq::replay(&stores, &letters))?;
             if args.common.json {
                 return out(&done);
             }
@@ -112,6 +122,11 @@ fn dead_letters(args: Dlq) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A reading look at the log of the settings.
+fn log(settings: &Settings) -> Result<LogInspector> {
+    runtime()?.block_on(Stores::open_existing(settings))?.log.inspector()
 }
 
 /// The settings of a command: its flags over environment over file over defaults.

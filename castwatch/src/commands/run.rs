@@ -23,8 +23,8 @@ pub fn run(args: Run) -> Result<()> {
         let bundle = line::bundle(&bundle_dir(args.bundle.as_deref().or(settings.bundle.as_deref()))?)?;
         let listen = args.listen.unwrap_or(settings.listen);
         let channels = settings.channels();
-        let open = settings.listen_open;
-        let mut line = Line::open(settings, bundle, shutdown.watch())?;
+        let (open, metrics) = (settings.listen_open, settings.telemetry.listen);
+        let mut line = Line::open(settings, bundle, shutdown.watch()).await?;
         let mut stages = args.stages.clone();
         stages.sort_unstable();
         stages.dedup();
@@ -48,6 +48,13 @@ pub fn run(args: Run) -> Result<()> {
         }
         if let Some((listener, feed)) = pages {
             line.pages(listener, feed);
+        }
+        if let Some(address) = metrics {
+            let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+                format!("listening on {address} for metrics; `telemetry.listen` names another address")
+            })?;
+            say(format_args!("castwatch: metrics and health at http://{}/", listener.local_addr()?));
+            line.health(listener);
         }
         work(&mut line, &shutdown, args.drain).await
     })
@@ -77,6 +84,8 @@ async fn work(line: &mut Line, shutdown: &Shutdown, drain: bool) -> Result<()> {
     while let Some(ended) = line.ended().await {
         outcome = outcome.and(ended);
     }
+    line.finish().await;
+    line.tell();
     if drain && outcome.is_ok() {
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "drained");
     }
