@@ -171,8 +171,13 @@ async fn an_item_that_is_too_large_is_refused_before_it_is_sent() {
     db.told(&told).await.unwrap();
     let page = db.list(&RecordQuery { limit: 1, ..RecordQuery::default() }).await.unwrap();
     assert_eq!(page.defects[0].alert, Some(told));
+    proxy.forget();
     let error = db.claim(&"x".repeat(2050)).await.unwrap_err();
+    assert_eq!(proxy.seen().len(), 0);
     assert!(matches!(error, PortError::Refused { .. }), "{error:?}");
+    let nameless = record("", "8722", "2026-01-15T07:45:06Z", 1, "cast_pressure");
+    let error = db.put(&nameless).await.unwrap_err();
+    assert!(matches!(error, PortError::Refused { .. }), "DynamoDB's own refusal: {error:?}");
     drop_table(&settings).await;
 }
 

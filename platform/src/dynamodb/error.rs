@@ -18,8 +18,9 @@ struct NoTable {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// What a table with other keys says of every item: no fault of the one that was sent.
-const OTHER_TABLE: [&str; 2] = ["Missing the key", "conditions on the keys"];
+/// What DynamoDB says of an item that it will never take. All else that it finds invalid is the
+/// table's fault, such as keys of another make: then it says so of every item.
+const ITEMS_OWN: [&str; 3] = ["size", "Size", "empty"];
 
 impl DynamoDb {
     /// An error of the SDK as a port's. A table that is missing is an outage: a record is not to be
@@ -32,9 +33,9 @@ impl DynamoDb {
             let table = self.settings.table.clone();
             return PortError::unavailable(what, NoTable { table, source: error.into() });
         }
-        let other_table = error.message().is_some_and(|m| OTHER_TABLE.iter().any(|other| m.contains(other)));
+        let own = error.message().is_some_and(|m| ITEMS_OWN.iter().any(|own| m.contains(own)));
         match crate::aws::port_error(what, error) {
-            PortError::Refused { what, source } if other_table => PortError::Unavailable { what, source },
+            PortError::Refused { what, source } if !own => PortError::Unavailable { what, source },
             error => error,
         }
     }

@@ -77,6 +77,16 @@ impl DynamoDb {
         Ok(())
     }
 
+    /// Removes the table with all that is in it: for what a measurement made, never for a plant's.
+    ///
+    /// # Errors
+    /// [`PortError`], when it can't be removed.
+    pub async fn remove_table(&self) -> Result<(), PortError> {
+        let what = format!("removal of table {}", self.settings.table);
+        let removed = self.client.delete_table().table_name(&self.settings.table).send().await;
+        removed.map(drop).map_err(|e| self.error(&what, e))
+    }
+
     /// What DynamoDB says of the table.
     pub(super) async fn described(&self, what: &str) -> Result<TableDescription, PortError> {
         let described = self.client.describe_table().table_name(&self.settings.table).send().await;
