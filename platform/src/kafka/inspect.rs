@@ -39,6 +39,8 @@ impl KafkaInspector {
                 config.remove(key);
             }
             config.set("enable.partition.eof", "true");
+            // A fetch that waits at the broker would hold up the next partition's.
+            config.set("fetch.wait.max.ms", "10");
             Ok(config.create_with_context(Plain(Link::new(settings)))?)
         });
         let client = client.map_err(|error| PortError::refused(what, error))?;
