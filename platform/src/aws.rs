@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -64,6 +65,8 @@ pub async fn sdk_config(settings: &AwsSettings) -> SdkConfig {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
+        // Bytes that stop coming end a transfer after the same time.
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(ATTEMPT).build())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(
             TimeoutConfig::builder()
@@ -177,6 +180,7 @@ fn advice(code: &str, message: &str) -> &'static str {
             "allow it in the policy of castwatch's role and of the bucket, table or key; docs/operators.md lists the actions"
         }
         "NoSuchBucket" => "make the bucket, or name the right one and its region",
+        "BucketAlreadyExists" => "somebody else has a bucket of this name; choose another one",
         "ResourceNotFoundException" => "make the table, or name the right one and its region",
         "ValidationException" if other_table(message) => {
             "the table has another key design; name one that castwatch made"

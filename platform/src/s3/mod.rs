@@ -14,7 +14,8 @@ mod transfer;
 use std::sync::Arc;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::ServerSideEncryption;
+use aws_sdk_s3::operation::create_bucket::CreateBucketError;
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, ServerSideEncryption};
 use bytes::Bytes;
 use castwatch_core::PortError;
 
@@ -27,7 +28,7 @@ use transfer::{Condition, Put, Written};
 pub struct S3Settings {
     /// How AWS is reached.
     pub aws: AwsSettings,
-    /// The bucket; castwatch makes none.
+    /// The bucket. Only `castwatch doctor --create` makes one.
     pub bucket: String,
     /// What every key begins with, such as `plant1/`; empty for a bucket of castwatch's own.
     pub prefix: String,
@@ -47,7 +48,7 @@ impl Default for S3Settings {
             prefix: String::new(),
             encryption: Encryption::None,
             path_style: false,
-            cache_seconds: 31_536_000,
+            cache_seconds: 86_400,
         }
     }
 }
@@ -80,6 +81,35 @@ impl S3 {
         let config = sdk_config(&settings.aws).await;
         let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(settings.path_style).build();
         Self(Arc::new(Inner { client: Client::from_conf(config), settings, held: Held::default() }))
+    }
+
+    /// Makes the bucket where it is missing; S3 keeps a new one from the public.
+    ///
+    /// # Errors
+    /// When it can't be made, or belongs to somebody else.
+    pub async fn create_bucket(&self) -> Result<(), PortError> {
+        let Inner { client, settings, .. } = &*self.0;
+        let (bucket, what) = (&settings.bucket, format!("making of the bucket {}", settings.bucket));
+        match client.head_bucket().bucket(bucket).send().await {
+            Ok(_) => return Ok(()),
+            Err(e) if status(&e) == Some(404) => {}
+            Err(e) => return Err(port_error(what, e)),
+        }
+        // The oldest region has no name here, and servers that are not AWS have none at all.
+        let region = client.config().region().map(|region| region.as_ref());
+        let place = region.filter(|region| *region != "us-east-1" && settings.aws.endpoint.is_none());
+        let place = place.map(|region| {
+            CreateBucketConfiguration::builder()
+                .location_constraint(BucketLocationConstraint::from(region))
+                .build()
+        });
+        match client.create_bucket().bucket(bucket).set_create_bucket_configuration(place).send().await {
+            Ok(_) => Ok(()),
+            Err(e) if e.as_service_error().is_some_and(CreateBucketError::is_bucket_already_owned_by_you) => {
+                Ok(())
+            }
+            Err(e) => Err(port_error(what, e)),
+        }
     }
 
     /// Writes, reads and deletes an object, looks whether conditional writes are refused as they
@@ -126,6 +156,22 @@ impl S3 {
         result?;
         deleted?;
         Ok(self.described().await)
+    }
+
+    /// Deletes everything below the prefix: for what a measurement made, never for a plant's.
+    ///
+    /// # Errors
+    /// When there is no prefix, which would be the whole bucket, or an object can't be deleted.
+    pub async fn remove_all(&self) -> Result<(), PortError> {
+        let (bucket, prefix) = (&self.0.settings.bucket, &self.0.settings.prefix);
+        let what = format!("removal of all objects below `{prefix}` in the bucket {bucket}");
+        if prefix.is_empty() {
+            return Err(PortError::refused(what, "that is the whole bucket"));
+        }
+        for key in self.keys(&what, prefix).await? {
+            self.delete_object(&what, &key).await?;
+        }
+        Ok(())
     }
 
     /// The bucket in words, with what its settings say where they may be seen.

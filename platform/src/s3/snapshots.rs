@@ -404,7 +404,7 @@ impl S3 {
     }
 
     /// All keys that begin so.
-    async fn keys(&self, what: &str, beginning: &str) -> Result<Vec<String>, PortError> {
+    pub(super) async fn keys(&self, what: &str, beginning: &str) -> Result<Vec<String>, PortError> {
         let list = self.0.client.list_objects_v2().bucket(&self.0.settings.bucket).prefix(beginning);
         let mut pages = list.into_paginator().send();
         let mut keys = Vec::new();

@@ -11,7 +11,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use castwatch_core::PortError;
 use tokio::task::JoinSet;
@@ -123,7 +123,8 @@ impl S3 {
             .set_content_type(put.content_type)
             .set_cache_control(put.cache_control)
             .set_server_side_encryption(encryption)
-            .set_ssekms_key_id(kms_key);
+            .set_ssekms_key_id(kms_key)
+            .checksum_algorithm(ChecksumAlgorithm::Crc32);
         let begun = begun.send().await.map_err(|e| port_error(what, e))?;
         let upload =
             begun.upload_id.ok_or_else(|| PortError::unavailable(what, "the upload was given no id"))?;
@@ -163,7 +164,8 @@ impl S3 {
                 .bucket(&self.0.settings.bucket)
                 .key(key)
                 .upload_id(upload)
-                .part_number(number);
+                .part_number(number)
+                .checksum_algorithm(ChecksumAlgorithm::Crc32);
             let what = what.to_owned();
             async move {
                 let request = request.body(ByteStream::from(part)).customize().config_override(patient());

@@ -30,6 +30,8 @@ pub enum Fault {
     DropRequest,
     /// It takes effect, and only so many bytes of the answer (head and body) come back.
     CutAnswer(usize),
+    /// It takes effect, only so many bytes of the answer come back, and the connection stays open.
+    StallAnswer(usize),
     /// It has no effect; the answer is this status with this body.
     Answer(u16, String),
     /// It takes effect after so long.
@@ -156,8 +158,7 @@ async fn serve(client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::R
         }
         Some(Fault::Hang) => {
             note(None);
-            let mut rest = Vec::new();
-            return client.read_to_end(&mut rest).await.map(drop);
+            return until_closed(&mut client).await;
         }
         Some(Fault::Answer(status, body)) => {
             note(None);
@@ -177,11 +178,19 @@ async fn serve(client: TcpStream, upstream: &str, state: &Mutex<State>) -> io::R
     };
     let sent = match fault {
         Some(Fault::DropAnswer) => return Ok(()),
-        Some(Fault::CutAnswer(bytes)) => bytes.min(answer.len()),
+        Some(Fault::CutAnswer(bytes) | Fault::StallAnswer(bytes)) => bytes.min(answer.len()),
         _ => answer.len(),
     };
     client.write_all(&answer[..sent]).await?;
+    if let Some(Fault::StallAnswer(_)) = fault {
+        return until_closed(&mut client).await;
+    }
     client.shutdown().await
+}
+
+async fn until_closed(client: &mut BufReader<TcpStream>) -> io::Result<()> {
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.map(drop)
 }
 
 async fn read_request(client: &mut BufReader<TcpStream>) -> io::Result<Request> {
