@@ -125,8 +125,11 @@ impl Otlp {
 
     /// Hands a span over, unless too many wait already.
     fn hand(&self, span: SpanData) {
-        if self.waiting.fetch_add(1, Ordering::AcqRel) < QUEUE {
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        if before < QUEUE / 2 {
             self.dropping.store(false, Ordering::Release);
+        }
+        if before < QUEUE {
             return self.processor.on_end(span);
         }
         self.waiting.fetch_sub(1, Ordering::AcqRel);
