@@ -175,6 +175,9 @@ pub trait Payload: Serialize + for<'de> Deserialize<'de> {
     fn outgoing(&self, stage: &str, cause: &Event) -> Result<Outgoing, JsonError> {
         let (shot, machine, ended_at) = self.about();
         let id = self.event_id();
+        // Room for a score, the most frequent of them.
+        let mut data = Vec::with_capacity(512);
+        serde_json::to_writer(&mut data, self)?;
         Ok(Outgoing {
             topic: Self::TOPIC,
             key: machine.to_owned(),
@@ -186,7 +189,7 @@ pub trait Payload: Serialize + for<'de> Deserialize<'de> {
                 subject: shot.to_string(),
                 time: Some(ended_at.instant()),
                 extensions: Vec::new(),
-                data: serde_json::to_vec(self)?.into(),
+                data: data.into(),
             },
         })
     }

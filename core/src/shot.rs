@@ -109,7 +109,9 @@ impl Shot {
 }
 
 fn check_name(field: &'static str, text: &str) -> Result<(), ShotError> {
-    if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
+    // Nearly all names are plain: letters need a look only where there is anything else.
+    let plain = text.bytes().fold(true, |plain, b| plain & (b' '..=b'~').contains(&b));
+    if text.is_empty() || text.len() > MAX_NAME || !plain && text.chars().any(char::is_control) {
         return Err(ShotError::Name { field, text: clip(text) });
     }
     Ok(())
@@ -170,8 +172,20 @@ impl fmt::Display for ShotId {
 }
 
 /// The readings of a shot in the order they came: name and finite value, or no value.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Readings(Vec<(String, Option<f64>)>);
+///
+/// The names lie in one text, since a line reads thousands of shots a second and drops them again.
+#[derive(Clone, Default, PartialEq)]
+pub struct Readings {
+    names: String,
+    /// Where each name ends, and its value.
+    each: Vec<(usize, Option<f64>)>,
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
 
 impl Readings {
     /// No readings yet.
@@ -181,44 +195,55 @@ impl Readings {
     }
 
     /// Adds one reading; a value that is not finite becomes no value.
-    pub fn push(&mut self, name: impl Into<String>, value: Option<f64>) {
-        self.0.push((name.into(), value.filter(|v| v.is_finite())));
+    pub fn push(&mut self, name: impl AsRef<str>, value: Option<f64>) {
+        self.names.push_str(name.as_ref());
+        self.each.push((self.names.len(), value.filter(|v| v.is_finite())));
     }
 
     /// The value of a reading: `None` when the shot does not have it, `Some(None)` when it is null.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Option<f64>> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+        self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
     /// The value of a reading, looking first at `hint`: the place it had in the shot before.
     #[must_use]
     pub fn get_at(&self, hint: usize, name: &str) -> Option<Option<f64>> {
-        match self.0.get(hint) {
-            Some((n, v)) if n == name => Some(*v),
+        match self.each.get(hint) {
+            Some((end, v)) if self.names.get(self.start(hint)..*end) == Some(name) => Some(*v),
             _ => self.get(name),
         }
     }
 
+    /// Where the name of a reading starts.
+    fn start(&self, at: usize) -> usize {
+        at.checked_sub(1).and_then(|before| self.each.get(before)).map_or(0, |(end, _)| *end)
+    }
+
     /// All readings in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<f64>)> {
-        self.0.iter().map(|(n, v)| (n.as_str(), *v))
+        let mut start = 0;
+        self.each.iter().map(move |(end, value)| {
+            let name = &self.names[start..*end];
+            start = *end;
+            (name, *value)
+        })
     }
 
     /// How many readings there are, null ones too.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.each.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.each.is_empty()
     }
 }
 
-impl<N: Into<String>> FromIterator<(N, Option<f64>)> for Readings {
+impl<N: AsRef<str>> FromIterator<(N, Option<f64>)> for Readings {
     fn from_iter<I: IntoIterator<Item = (N, Option<f64>)>>(pairs: I) -> Self {
         let mut readings = Self::new();
         for (name, value) in pairs {
@@ -230,11 +255,35 @@ impl<N: Into<String>> FromIterator<(N, Option<f64>)> for Readings {
 
 impl Serialize for Readings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, value)?;
+        let mut map = serializer.serialize_map(Some(self.len()))?;
+        for (name, value) in self.iter() {
+            map.serialize_entry(name, &value)?;
         }
         map.end()
+    }
+}
+
+/// Reads a name onto the end of a text.
+struct Name<'n>(&'n mut String);
+
+impl<'de> de::DeserializeSeed<'de> for Name<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl de::Visitor<'_> for Name<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<(), E> {
+        self.0.push_str(name);
+        Ok(())
     }
 }
 
@@ -249,22 +298,25 @@ impl<'de> Deserialize<'de> for Readings {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Readings, A::Error> {
-                let mut readings = Vec::with_capacity(32);
-                while let Some(name) = map.next_key::<String>()? {
-                    let value: Option<f64> = map
-                        .next_value()
-                        .map_err(|e| de::Error::custom(format_args!("reading `{}`: {e}", clip(&name))))?;
+                let mut readings =
+                    Readings { names: String::with_capacity(512), each: Vec::with_capacity(32) };
+                while map.next_key_seed(Name(&mut readings.names))?.is_some() {
+                    let name = readings.start(readings.len());
+                    let value: Option<f64> = map.next_value().map_err(|e| {
+                        let name = clip(&readings.names[name..]);
+                        de::Error::custom(format_args!("reading `{name}`: {e}"))
+                    })?;
                     if readings.len() == MAX_READINGS {
                         return Err(de::Error::custom(format_args!("more than {MAX_READINGS} readings")));
                     }
-                    readings.push((name, value));
+                    readings.each.push((readings.names.len(), value));
                 }
-                let mut names: Vec<&str> = readings.iter().map(|(n, _)| n.as_str()).collect();
+                let mut names: Vec<&str> = readings.iter().map(|(n, _)| n).collect();
                 names.sort_unstable();
                 if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                     return Err(de::Error::custom(format_args!("reading `{}` stands twice", clip(pair[0]))));
                 }
-                Ok(Readings(readings))
+                Ok(readings)
             }
         }
         deserializer.deserialize_map(Visitor)

@@ -48,8 +48,6 @@ pub struct Judgement {
     pub margin: f64,
     /// Mean squared reconstruction error over the features the shot has, in scaled units.
     pub anomaly: Option<f64>,
-    /// The autoencoder's latent values, empty without them.
-    pub latent: Vec<f32>,
     /// The verdict.
     pub verdict: Verdict,
 }
@@ -178,27 +176,24 @@ impl Bundle {
     pub fn judge(&self, rows: &[&Features]) -> Result<Vec<Judgement>, JudgeError> {
         let models = self.models()?;
         let values: Vec<&[f32]> = rows.iter().map(|f| f.values.as_slice()).collect();
-        let prepared = self.prepare(models, &values)?;
-        Ok(rows
-            .iter()
-            .zip(prepared)
-            .map(|(features, row)| {
-                let margin = models.forest.margin(&row.inputs);
-                let probability = models.steps.calibration.probability(margin);
-                let limits = models.steps.thresholds;
-                let unlike = matches!((row.anomaly, limits.anomaly), (Some(a), Some(limit)) if a >= limit);
-                let verdict = if features.unscorable.is_some() {
-                    Verdict::Unscorable
-                } else if probability >= limits.defect {
-                    Verdict::Defect
-                } else if probability >= limits.suspect || unlike {
-                    Verdict::Suspect
-                } else {
-                    Verdict::Ok
-                };
-                Judgement { probability, margin, anomaly: row.anomaly, latent: row.latent, verdict }
-            })
-            .collect())
+        let mut judged = Vec::with_capacity(rows.len());
+        self.prepare(models, &values, |inputs, anomaly| {
+            let margin = models.forest.margin(inputs);
+            let probability = models.steps.calibration.probability(margin);
+            let limits = models.steps.thresholds;
+            let unlike = matches!((anomaly, limits.anomaly), (Some(a), Some(limit)) if a >= limit);
+            let verdict = if rows[judged.len()].unscorable.is_some() {
+                Verdict::Unscorable
+            } else if probability >= limits.defect {
+                Verdict::Defect
+            } else if probability >= limits.suspect || unlike {
+                Verdict::Suspect
+            } else {
+                Verdict::Ok
+            };
+            judged.push(Judgement { probability, margin, anomaly, verdict });
+        })?;
+        Ok(judged)
     }
 
     /// Splits the margin of one row among [`Bundle::inputs`].
@@ -208,7 +203,8 @@ impl Bundle {
     pub fn attribute(&self, features: &[f32]) -> Result<Attributions, JudgeError> {
         let models = self.models()?;
         let explainer = models.explainer.as_ref().ok_or(JudgeError::NoCounts)?;
-        let row = self.prepare(models, &[features])?.pop().map(|r| r.inputs).unwrap_or_default();
+        let mut row = Vec::new();
+        self.prepare(models, &[features], |inputs, _| row = inputs.to_vec())?;
         let margin = models.forest.margin(&row);
         let values = explainer.values(&row);
         let base = explainer.base();
@@ -224,44 +220,43 @@ impl Bundle {
         self.models.as_ref().ok_or(JudgeError::Draft)
     }
 
-    /// Makes the trees' inputs: scales, runs the network, measures the anomaly.
-    fn prepare(&self, models: &Models, rows: &[&[f32]]) -> Result<Vec<Prepared>, JudgeError> {
-        let expected = self.manifest.features.len();
-        if let Some(row) = rows.iter().find(|r| r.len() != expected) {
-            return Err(JudgeError::Width { expected, found: row.len() });
+    /// Makes the trees' inputs of each row: scales, runs the network, measures the anomaly.
+    fn prepare(
+        &self,
+        models: &Models,
+        rows: &[&[f32]],
+        mut each: impl FnMut(&[f32], Option<f64>),
+    ) -> Result<(), JudgeError> {
+        let width = self.manifest.features.len();
+        if let Some(row) = rows.iter().find(|r| r.len() != width) {
+            return Err(JudgeError::Width { expected: width, found: row.len() });
         }
         let steps = &models.steps;
-        let scaled: Option<Vec<Vec<f32>>> =
-            steps.scale.as_ref().map(|scale| rows.iter().map(|row| scale.apply(row)).collect());
-        let coded = match (&models.network, &scaled) {
-            (Some(network), Some(scaled)) => network.run(scaled)?,
-            _ => vec![Coded::default(); rows.len()],
+        let mut all_scaled = Vec::new();
+        if let Some(scale) = &steps.scale {
+            all_scaled.reserve_exact(rows.len() * width);
+            rows.iter().for_each(|row| scale.apply(row, &mut all_scaled));
+        }
+        let coded = match &models.network {
+            Some(network) if steps.scale.is_some() => network.run(&all_scaled)?,
+            _ => Coded::default(),
         };
-        Ok(rows
-            .iter()
-            .zip(coded)
-            .enumerate()
-            .map(|(at, (row, Coded { latent, reconstruction }))| {
-                let scaled = scaled.as_ref().map_or(*row, |s| &s[at]);
-                let anomaly = (!reconstruction.is_empty()).then(|| error(row, scaled, &reconstruction));
-                let mut inputs = if steps.trees.scaled { scaled.to_vec() } else { row.to_vec() };
-                if steps.trees.inputs != TreeInputs::Features {
-                    inputs.extend(&latent);
-                }
-                if steps.trees.inputs == TreeInputs::LatentAndAnomaly {
-                    inputs.extend(anomaly.map(|a| a as f32));
-                }
-                Prepared { inputs, latent, anomaly }
-            })
-            .collect())
+        let mut inputs = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            let scaled = all_scaled.get(at * width..(at + 1) * width).unwrap_or(row);
+            let anomaly = coded.reconstruction(at).map(|reconstruction| error(row, scaled, reconstruction));
+            inputs.clear();
+            inputs.extend_from_slice(if steps.trees.scaled { scaled } else { row });
+            if steps.trees.inputs != TreeInputs::Features {
+                inputs.extend_from_slice(coded.latent(at));
+            }
+            if steps.trees.inputs == TreeInputs::LatentAndAnomaly {
+                inputs.extend(anomaly.map(|a| a as f32));
+            }
+            each(&inputs, anomaly);
+        }
+        Ok(())
     }
-}
-
-/// What one row becomes before the trees.
-struct Prepared {
-    inputs: Vec<f32>,
-    latent: Vec<f32>,
-    anomaly: Option<f64>,
 }
 
 /// Mean squared difference over the features that are there: an absent sensor is no anomaly.

@@ -126,7 +126,19 @@ impl DieHistory {
     /// The history in a few hundred bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(22 + self.seen.len() * 2 + self.tracks.len() * 8);
+        let mut out = Vec::with_capacity(self.size());
+        self.write(&mut out);
+        out
+    }
+
+    /// So many bytes does [`Self::write`] write.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        22 + self.seen.len() * 2 + self.tracks.len() * 8
+    }
+
+    /// Writes [`Self::to_bytes`] onto the end of `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend(self.layout.to_le_bytes());
         out.push(u8::from(self.last_ms.is_some()));
@@ -134,13 +146,13 @@ impl DieHistory {
         out.extend(self.since_restart.to_le_bytes());
         out.extend((self.seen.len() as u16).to_le_bytes());
         out.extend((self.tracks.len() as u16).to_le_bytes());
-        out.extend(self.seen.iter().flat_map(|n| n.to_le_bytes()));
-        out.extend(self.tracks.iter().flat_map(|t| {
-            let [a, b, c, d] = t.centre.to_le_bytes();
-            let [e, f, g, h] = t.spread.to_le_bytes();
-            [a, b, c, d, e, f, g, h]
-        }));
-        out
+        for n in &self.seen {
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+        for track in &self.tracks {
+            let both = u64::from(track.centre.to_bits()) | u64::from(track.spread.to_bits()) << 32;
+            out.extend_from_slice(&both.to_le_bytes());
+        }
     }
 
     /// Reads a history back.

@@ -116,17 +116,14 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Scales a row; what is missing stands at 0, the mean.
-    pub(crate) fn apply(&self, row: &[f32]) -> Vec<f32> {
-        row.iter()
-            .zip(self.mean.iter().zip(&self.scale))
-            .map(|(x, (mean, scale))| {
-                if x.is_nan() {
-                    return 0.0;
-                }
-                (((f64::from(*x) - mean) / scale).clamp(-self.clip, self.clip)) as f32
-            })
-            .collect()
+    /// Scales a row onto the end of `out`; what is missing stands at 0, the mean.
+    pub(crate) fn apply(&self, row: &[f32], out: &mut Vec<f32>) {
+        out.extend(row.iter().zip(self.mean.iter().zip(&self.scale)).map(|(x, (mean, scale))| {
+            if x.is_nan() {
+                return 0.0;
+            }
+            (((f64::from(*x) - mean) / scale).clamp(-self.clip, self.clip)) as f32
+        }));
     }
 }
 

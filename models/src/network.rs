@@ -76,11 +76,25 @@ pub(crate) struct Network {
     reconstruction: Option<usize>,
 }
 
-/// What the network says of one row; empty where it has no such output.
+/// What the network says of all rows, one after the other; empty where it has no such output.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coded {
-    pub(crate) latent: Vec<f32>,
-    pub(crate) reconstruction: Vec<f32>,
+    latent: Vec<f32>,
+    latent_size: usize,
+    reconstruction: Vec<f32>,
+    width: usize,
+}
+
+impl Coded {
+    /// The latent values of a row.
+    pub(crate) fn latent(&self, row: usize) -> &[f32] {
+        self.latent.get(row * self.latent_size..(row + 1) * self.latent_size).unwrap_or_default()
+    }
+
+    /// The reconstruction of a row, if there is one.
+    pub(crate) fn reconstruction(&self, row: usize) -> Option<&[f32]> {
+        self.reconstruction.get(row * self.width..(row + 1) * self.width).filter(|r| !r.is_empty())
+    }
 }
 
 impl Network {
@@ -109,7 +123,7 @@ impl Network {
         let latent = output(spec.latent.as_ref().map(|(name, size)| (name.as_str(), *size)))?;
         let reconstruction = output(spec.reconstruction.as_ref().map(|name| (name.as_str(), width)))?;
         let network = Self { plan, width, latent, reconstruction };
-        let tried = catch_unwind(AssertUnwindSafe(|| network.run(&[vec![0.0; width]])));
+        let tried = catch_unwind(AssertUnwindSafe(|| network.run(&vec![0.0; width])));
         match tried {
             Ok(Ok(_)) => Ok(network),
             Ok(Err(JudgeError::Network(source))) => Err(onnx_error(source)),
@@ -118,32 +132,43 @@ impl Network {
         }
     }
 
-    /// Runs scaled rows.
-    pub(crate) fn run(&self, rows: &[Vec<f32>]) -> Result<Vec<Coded>, JudgeError> {
-        let mut coded = Vec::with_capacity(rows.len());
-        for batch in rows.chunks(BATCH) {
-            let mut flat: Vec<f32> = batch.iter().flatten().copied().collect();
-            flat.resize(BATCH * self.width, 0.0);
-            let outputs = Tensor::from_shape(&[BATCH, self.width], &flat)
+    /// Runs scaled rows that lie one after the other.
+    pub(crate) fn run(&self, rows: &[f32]) -> Result<Coded, JudgeError> {
+        let count = rows.len() / self.width;
+        let latent_size = self.latent.unwrap_or_default();
+        let mut coded = Coded {
+            latent: Vec::with_capacity(count * latent_size),
+            latent_size,
+            reconstruction: Vec::with_capacity(count * self.reconstruction.unwrap_or_default()),
+            width: self.width,
+        };
+        let mut last = Vec::new();
+        for batch in rows.chunks(BATCH * self.width) {
+            let full = if batch.len() == BATCH * self.width {
+                batch
+            } else {
+                last.extend_from_slice(batch);
+                last.resize(BATCH * self.width, 0.0);
+                &last
+            };
+            let outputs = Tensor::from_shape(&[BATCH, self.width], full)
                 .and_then(|input| self.plan.run(tvec!(input.into())))
                 .map_err(|e| JudgeError::Network(e.into()))?;
             let mut outputs = outputs.iter();
-            let mut rows_of = |size: Option<usize>| -> Result<Vec<Vec<f32>>, JudgeError> {
-                let Some(size) = size else { return Ok(vec![Vec::new(); batch.len()]) };
+            let mut take = |size: Option<usize>, into: &mut Vec<f32>| -> Result<(), JudgeError> {
+                let Some(size) = size else { return Ok(()) };
                 let output =
                     outputs.next().ok_or_else(|| JudgeError::Network("an output is missing".into()))?;
                 let values =
                     output.to_plain_array_view::<f32>().map_err(|e| JudgeError::Network(e.into()))?;
-                let values: Vec<f32> = values.iter().copied().collect();
-                Ok(values.chunks_exact(size).take(batch.len()).map(<[f32]>::to_vec).collect())
+                let values = values.as_slice().and_then(|v| v.get(..batch.len() / self.width * size));
+                into.extend_from_slice(
+                    values.ok_or_else(|| JudgeError::Network("an output is in pieces".into()))?,
+                );
+                Ok(())
             };
-            let (latent, reconstruction) = (rows_of(self.latent)?, rows_of(self.reconstruction)?);
-            coded.extend(
-                latent
-                    .into_iter()
-                    .zip(reconstruction)
-                    .map(|(latent, reconstruction)| Coded { latent, reconstruction }),
-            );
+            take(self.latent, &mut coded.latent)?;
+            take(self.reconstruction, &mut coded.reconstruction)?;
         }
         Ok(coded)
     }

@@ -1,6 +1,7 @@
 //! The identities of a machine's last shots, so that a shot told twice is judged once.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use castwatch_core::Shot;
 use sha2::{Digest, Sha256};
@@ -14,7 +15,25 @@ pub const WINDOW: usize = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     order: VecDeque<u64>,
-    known: HashSet<u64>,
+    known: HashSet<u64, BuildHasherDefault<AsItIs>>,
+}
+
+/// Fingerprints are hashes already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, fingerprint: u64) {
+        self.0 = fingerprint;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
 }
 
 impl Seen {
@@ -44,10 +63,12 @@ impl Seen {
 
 impl FromIterator<u64> for Seen {
     fn from_iter<I: IntoIterator<Item = u64>>(fingerprints: I) -> Self {
+        let fingerprints = fingerprints.into_iter();
         let mut seen = Self::default();
-        for fingerprint in fingerprints {
+        seen.known.reserve(fingerprints.size_hint().0.min(WINDOW));
+        fingerprints.for_each(|fingerprint| {
             seen.remember(fingerprint);
-        }
+        });
         seen
     }
 }

@@ -80,7 +80,8 @@ impl PartitionState {
 
     /// The state as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = Vec::with_capacity(self.size());
+        out.push(VERSION);
         out.extend_from_slice(&self.shots.to_le_bytes());
         put_len(&mut out, self.machines.len());
         for (name, Used { at, it: machine }) in &self.machines {
@@ -94,10 +95,23 @@ impl PartitionState {
             for (die, Used { at, it: history }) in &machine.dies {
                 put_bytes(&mut out, die.as_bytes());
                 out.extend_from_slice(&at.to_le_bytes());
-                put_bytes(&mut out, &history.to_bytes());
+                put_len(&mut out, history.size());
+                history.write(&mut out);
             }
         }
         out
+    }
+
+    /// So many bytes does [`Self::to_bytes`] give.
+    fn size(&self) -> usize {
+        let used = |name: &str| 4 + name.len() + 8;
+        let dies = |machine: &Machine| -> usize {
+            machine.dies.iter().map(|(die, history)| used(die) + 4 + history.it.size()).sum()
+        };
+        let machine = |(name, machine): (&String, &Used<Machine>)| {
+            used(name) + 4 + machine.it.seen.iter().len() * 8 + 4 + dies(&machine.it)
+        };
+        1 + 8 + 4 + self.machines.iter().map(machine).sum::<usize>()
     }
 
     /// Reads what [`Self::to_bytes`] wrote; no bytes are the state at the beginning.
@@ -112,7 +126,8 @@ impl PartitionState {
             let name = reader.text()?;
             let at = reader.number()?;
             let count = reader.len()?;
-            let seen = (0..count).map(|_| reader.number()).collect::<Result<_, _>>()?;
+            let (seen, _) = reader.take(count * 8)?.as_chunks();
+            let seen = seen.iter().map(|fingerprint| u64::from_le_bytes(*fingerprint)).collect();
             let mut machine = Machine { seen, dies: BTreeMap::new() };
             for _ in 0..reader.len()? {
                 let die = reader.text()?;
@@ -227,7 +242,8 @@ mod tests {
     #[test]
     fn bytes_are_the_state() {
         let state = state();
-        assert_eq!(PartitionState::from_bytes(&state.to_bytes()).unwrap(), state);
+        let bytes = state.to_bytes();
+        assert_eq!((bytes.len(), PartitionState::from_bytes(&bytes).unwrap()), (state.size(), state));
         assert_eq!(PartitionState::from_bytes(&[]).unwrap(), PartitionState::default());
     }
 
