@@ -12,7 +12,9 @@ use castwatch_platform::config::{self, ObjectsKind, RecordsKind, Settings, Strea
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use crate::cli::On;
+use super::throughput::STAGES;
+use crate::cli::{On, StageName};
+use crate::line;
 use crate::stores::{Log, ObjectStore, RecordStore, Stores};
 
 /// So many shots are handed to the log at once.
@@ -128,23 +130,36 @@ impl Bed {
         Ok(sent)
     }
 
-    /// Takes away what was made; names what stays.
-    pub fn clear(self) -> Vec<String> {
+    /// Takes away what was made; says what stays, and why.
+    pub async fn clear(self) -> Vec<String> {
         let mut left = Vec::new();
-        if let Log::Kafka(_) = &self.stores.log {
-            left.push(format!("topics of Kafka that begin with {}", self.settings.kafka.topic_prefix));
+        let mut note = |what: String, outcome: Result<()>| {
+            if let Err(error) = outcome {
+                left.push(format!("{what}: {}", line::words(&error)));
+            }
+        };
+        let (kafka, s3) = (&self.settings.kafka, &self.settings.s3);
+        if let Log::Kafka(log) = &self.stores.log {
+            let stages = STAGES.map(StageName::as_str);
+            let removed = log.remove(&Topic::ALL, &stages).await;
+            note(
+                format!("topics and groups of Kafka named {}*", kafka.topic_prefix),
+                removed.map_err(Into::into),
+            );
         }
-        if let RecordStore::DynamoDb(_) = &self.stores.records {
-            left.push(format!("the table {} of DynamoDB", self.settings.dynamodb.table));
+        if let RecordStore::DynamoDb(records) = &self.stores.records {
+            let removed = records.remove_table().await;
+            note(format!("table {} of DynamoDB", self.settings.dynamodb.table), removed.map_err(Into::into));
         }
-        if let ObjectStore::S3(_) = &self.stores.objects {
-            let s3 = &self.settings.s3;
-            left.push(format!("objects below {} in the bucket {}", s3.prefix, s3.bucket));
+        if let ObjectStore::S3(objects) = &self.stores.objects {
+            let removed = objects.remove_all().await;
+            note(
+                format!("objects below {} in the bucket {}", s3.prefix, s3.bucket),
+                removed.map_err(Into::into),
+            );
         }
-        let folder = self.folder.path().to_owned();
-        if self.folder.close().is_err() {
-            left.push(format!("the folder {}", folder.display()));
-        }
+        let folder = format!("folder {}", self.folder.path().display());
+        note(folder, self.folder.close().map_err(Into::into));
         left
     }
 }

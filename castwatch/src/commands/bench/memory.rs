@@ -32,7 +32,7 @@ pub struct ManyDies {
     pub shots_a_die: u64,
     /// The most memory of the scorer that learnt them.
     pub peak_memory_mib: f64,
-    /// Snapshots, one for each partition.
+    /// Snapshots, one for each partition with shots.
     pub snapshots: usize,
     /// Their bytes.
     pub snapshot_bytes: u64,
@@ -72,24 +72,18 @@ pub async fn measure(args: &BenchLine, bed: &Bed) -> Result<ManyDies> {
     bed.publish(shots(args.dies, args.shots_a_die)).await?;
     say("  scorer at work");
     let learnt = StageProcess::start(bed, StageName::Scorer, true)?.ended().await?;
-    let sizes: Vec<u64> = bed
-        .stores
-        .snapshots
-        .of(StageName::Scorer.as_str())
-        .await?
-        .iter()
-        .map(|(_, snapshot)| snapshot.state.len() as u64)
-        .collect();
-    let mut restarts = Vec::new();
+    let (mut restarts, mut sizes) = (Vec::new(), Vec::new());
     for _ in 0..RESTARTS {
         say("  scorer restarts");
         let mut scorer = StageProcess::start(bed, StageName::Scorer, false)?;
         let seen = scorer.opened(bed.partitions()).await?;
         let memory = scorer.memory()?;
-        let after = |at: &Timestamp| at.duration_since(scorer.began).as_secs_f64();
-        let (first, last) =
-            seen.opened.values().min().zip(seen.opened.values().max()).context("no partition")?;
-        let loaded = seen.loaded.as_ref().context("no model")?;
+        let began = scorer.began;
+        scorer.stop().await?;
+        let opened = || seen.opened.values().map(|(at, _)| *at);
+        let (first, last) = opened().min().zip(opened().max()).context("it opened no partition")?;
+        let loaded = seen.loaded.context("it loaded no model")?;
+        let after = |at: Timestamp| at.duration_since(began).as_secs_f64();
         restarts.push(Restart {
             ready_seconds: after(last),
             model_seconds: after(loaded),
@@ -97,7 +91,7 @@ pub async fn measure(args: &BenchLine, bed: &Bed) -> Result<ManyDies> {
             memory_mib: memory.now,
             peak_memory_mib: memory.peak,
         });
-        scorer.stop().await?;
+        sizes = seen.opened.values().map(|(_, bytes)| *bytes).filter(|bytes| *bytes > 0).collect();
     }
     Ok(ManyDies {
         dies: args.dies,

@@ -69,7 +69,7 @@ async fn measure_on(args: &BenchLine, on: On) -> Result<LineReport> {
             Measure::Latency => latency::measure(args, &bed).await.map(|l| line.latency = Some(l)),
             Measure::Memory => memory::measure(args, &bed).await.map(|m| line.memory = Some(m)),
         };
-        for left in bed.clear() {
+        for left in bed.clear().await {
             say(format_args!("  left: {left}"));
         }
         outcome?;

@@ -48,8 +48,8 @@ pub struct Spent {
 pub struct Seen {
     /// When its model was loaded.
     pub loaded: Option<Timestamp>,
-    /// When it opened each partition.
-    pub opened: BTreeMap<String, Timestamp>,
+    /// When it opened each partition, and on how many bytes of state.
+    pub opened: BTreeMap<String, (Timestamp, u64)>,
     /// When nothing was left to do.
     pub drained: Option<Timestamp>,
     /// Where its time went.
@@ -59,8 +59,6 @@ pub struct Seen {
 /// A process that has ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// When it was started.
-    pub began: Timestamp,
     /// What it said.
     pub seen: Seen,
     /// CPU time in seconds.
@@ -102,9 +100,7 @@ impl StageProcess {
         let (began, (says, seen)) = (Timestamp::now(), watch::channel(Seen::default()));
         let mut watching = JoinSet::new();
         watching.spawn(async move {
-            watch_over(child, pid, began, says)
-                .await
-                .with_context(|| format!("running the {}", stage.as_str()))
+            watch_over(child, pid, says).await.with_context(|| format!("running the {}", stage.as_str()))
         });
         Ok(Self { began, pid, seen, watching })
     }
@@ -152,12 +148,7 @@ impl StageProcess {
 }
 
 /// Listens to a process and looks at it until it has ended.
-async fn watch_over(
-    mut child: Child,
-    pid: i32,
-    began: Timestamp,
-    says: watch::Sender<Seen>,
-) -> Result<Ended> {
+async fn watch_over(mut child: Child, pid: i32, says: watch::Sender<Seen>) -> Result<Ended> {
     let mut lines = BufReader::new(child.stderr.take().context("it has no standard error")?).lines();
     let mut last = VecDeque::new();
     let mut usage = Usage::default();
@@ -184,7 +175,7 @@ async fn watch_over(
         bail!("{status}; its last lines:\n{}", last.make_contiguous().join("\n"));
     }
     let seen = says.borrow().clone();
-    Ok(Ended { began, seen, cpu, peak_mib: usage.peak_mib, threads: usage.by_name() })
+    Ok(Ended { seen, cpu, peak_mib: usage.peak_mib, threads: usage.by_name() })
 }
 
 /// CPU time of a process that closed its outputs: all of it, once it has ended.
@@ -254,6 +245,8 @@ struct Fields {
     #[serde(default)]
     partition: String,
     #[serde(default)]
+    state_bytes: u64,
+    #[serde(default)]
     taken: u64,
     #[serde(default)]
     handle_seconds: f64,
@@ -271,7 +264,7 @@ impl Seen {
         match fields.message.as_str() {
             "model bundle loaded" => self.loaded = Some(at),
             "partition opened" => {
-                self.opened.insert(fields.partition, at);
+                self.opened.insert(fields.partition, (at, fields.state_bytes));
             }
             "drained" => self.drained = Some(at),
             "stage ended" => {
@@ -298,7 +291,7 @@ mod tests {
             "thread 'x' says something that is no log line",
             r#"{"timestamp":"2026-01-05T00:00:01.000001Z","level":"INFO","fields":{"message":"model bundle loaded","name":"default","digest":"ab"},"target":"castwatch::line"}"#,
             r#"{"timestamp":"2026-01-05T00:00:02.5Z","level":"INFO","fields":{"message":"partition opened","stage":"scorer","partition":"shots/0","position":"7","state_bytes":12},"target":"t"}"#,
-            r#"{"timestamp":"2026-01-05T00:00:03Z","level":"INFO","fields":{"message":"partition opened","partition":"shots/0"},"target":"t"}"#,
+            r#"{"timestamp":"2026-01-05T00:00:03Z","level":"INFO","fields":{"message":"partition opened","partition":"shots/0","state_bytes":12},"target":"t"}"#,
             r#"{"timestamp":"2026-01-05T00:00:09Z","level":"INFO","fields":{"message":"drained","seconds":1.5},"target":"t"}"#,
             r#"{"timestamp":"2026-01-05T00:00:09Z","level":"INFO","fields":{"message":"stage ended","stage":"scorer","taken":100,"handle_seconds":0.5,"publish_seconds":0.25,"save_seconds":1},"target":"t"}"#,
         ] {
@@ -306,7 +299,11 @@ mod tests {
         }
         let at = |second: i64| Timestamp::from_second(1_767_571_200 + second).unwrap();
         assert_eq!(seen.loaded, Some("2026-01-05T00:00:01.000001Z".parse().unwrap()));
-        assert_eq!(seen.opened, BTreeMap::from([("shots/0".to_owned(), at(3))]), "a partition counts once");
+        assert_eq!(
+            seen.opened,
+            BTreeMap::from([("shots/0".to_owned(), (at(3), 12))]),
+            "a partition counts once"
+        );
         assert_eq!(seen.drained, Some(at(9)));
         assert_eq!(seen.spent, Some(Spent { taken: 100, handle: 0.5, publish: 0.25, save: 1.0 }));
     }

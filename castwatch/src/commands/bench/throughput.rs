@@ -107,7 +107,7 @@ fn cost(stage: StageName, ended: &Ended, idle: f64) -> Result<StageCost> {
         .zip(seen.drained)
         .with_context(|| format!("the {} did not say when it worked", stage.as_str()))?;
     let spent = seen.spent.with_context(|| format!("the {} did not say what it did", stage.as_str()))?;
-    let seconds = drained.duration_since(*first).as_secs_f64();
+    let seconds = drained.duration_since(first.0).as_secs_f64();
     let cpu_seconds = (ended.cpu - idle).max(0.0);
     let taken = Some(spent.taken as f64).filter(|taken| *taken > 0.0);
     let per = |under: f64| taken.map(|taken| taken / under).filter(|per| per.is_finite());
