@@ -196,17 +196,22 @@ impl Line {
     /// Waits until every stage that was started has taken everything that is in the log.
     ///
     /// # Errors
-    /// When a stage ends instead, or the log can't be looked at.
+    /// When a stage ends instead, or no look at the log can be had.
     pub async fn drained(&mut self, mut tick: impl FnMut(&[Waiting])) -> Result<()> {
         let inspector = self.stores.log.inspector()?;
         loop {
             while let Some(ended) = self.running.try_join_next() {
                 ended.context("a part of the line broke off").flatten()?;
             }
-            let waiting = self.waiting(&inspector).await?;
-            tick(&waiting);
-            if waiting.iter().all(|w| w.left == 0) {
-                return Ok(());
+            match self.waiting(&inspector).await {
+                Ok(waiting) => {
+                    tick(&waiting);
+                    if waiting.iter().all(|w| w.left == 0) {
+                        return Ok(());
+                    }
+                }
+                // The stages wait for a log that is away, and so does this.
+                Err(error) => tracing::warn!(error = words(&error), "can't see yet how much is left"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
