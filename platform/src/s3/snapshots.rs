@@ -430,3 +430,38 @@ async fn pause(attempt: u32) {
 fn contended(what: String) -> PortError {
     PortError::unavailable(what, format!("others wrote it {TRIES} times in a row"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lies in buckets must be read by every later castwatch.
+    #[test]
+    fn manifests_stay_readable() {
+        let kept =
+            |state| Kept { position: Position(7), tally: Tally { taken: 7, ..Tally::default() }, state };
+        let manifest =
+            |snapshot| Manifest { layout: 1, generation: 5, token: "t".into(), sequence: 9, snapshot };
+        let object = StateObject { name: "t.8".into(), length: 20_000, sha256: "ab".into() };
+        let tally = r#""tally":{"taken":7,"done":0,"duplicates":0,"dead_letters":0}"#;
+        let cases = [
+            (None, String::new()),
+            (
+                Some(kept(State::Inline("AAE=".into()))),
+                format!(r#","snapshot":{{"position":7,{tally},"state":{{"inline":"AAE="}}}}"#),
+            ),
+            (
+                Some(kept(State::Object(object))),
+                format!(
+                    r#","snapshot":{{"position":7,{tally},"state":{{"object":{{"name":"t.8","length":20000,"sha256":"ab"}}}}}}"#
+                ),
+            ),
+        ];
+        for (snapshot, text) in cases {
+            let text = format!(r#"{{"layout":1,"generation":5,"token":"t","sequence":9{text}}}"#);
+            let manifest = manifest(snapshot);
+            assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
+        }
+    }
+}
