@@ -16,7 +16,9 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::client::{LARGEST, LARGEST_DEAD, Link, Plain, Role};
-use super::{KafkaError, KafkaSettings};
+use super::inspect::KafkaInspector;
+use super::native::give_token;
+use super::{KafkaError, KafkaSettings, Sasl};
 
 /// How long the brokers may take to answer.
 const ASK: Duration = Duration::from_secs(10);
@@ -93,35 +95,34 @@ impl Wanted {
 
 struct Admin<'a> {
     settings: &'a KafkaSettings,
-    client: Arc<AdminClient<Plain>>,
+    /// Asks, and hears why there is no answer; an admin client does not.
+    look: Arc<KafkaInspector>,
+    client: AdminClient<Plain>,
 }
 
 impl<'a> Admin<'a> {
     fn new(settings: &'a KafkaSettings) -> Result<Self, PortError> {
-        let made = settings
-            .client(&Role::Admin)
-            .and_then(|config| Ok(config.create_with_context(Plain(Link::new(settings)))?));
-        let client = made.map_err(|error| PortError::refused("look at the topics", error))?;
-        Ok(Self { settings, client: Arc::new(client) })
-    }
-
-    fn unavailable(&self, what: &str, error: rdkafka::error::KafkaError) -> PortError {
-        match error.rdkafka_error_code() {
-            Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
-                PortError::unavailable(what, self.client.inner().context().0.away(error))
-            }
-            _ => PortError::unavailable(what, KafkaError::from(error)),
+        let what = "look at the topics";
+        let made = settings.client(&Role::Admin).and_then(|config| {
+            Ok::<AdminClient<Plain>, KafkaError>(config.create_with_context(Plain(Link::new(settings)))?)
+        });
+        let client = made.map_err(|error| PortError::refused(what, error))?;
+        if matches!(settings.security.sasl, Some(Sasl::MskIam { .. })) {
+            // It does not hear librdkafka ask for one either; this one lasts longer than the client.
+            let inner = client.inner();
+            let token = inner.context().0.token().map_err(|error| error.to_string());
+            let given = token.and_then(|token| give_token(inner, &token));
+            given.map_err(|error| PortError::unavailable(what, error))?;
         }
+        Ok(Self { settings, look: Arc::new(KafkaInspector::open(settings)?), client })
     }
 
     /// How each topic of `wanted` is.
     async fn states(&self, wanted: &[Wanted]) -> Result<Vec<TopicState>, PortError> {
         let what = "look at the topics";
-        let client = Arc::clone(&self.client);
-        let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, ASK)).await;
-        let metadata = metadata
-            .map_err(|panicked| PortError::unavailable(what, panicked))?
-            .map_err(|error| self.unavailable(what, error))?;
+        let look = Arc::clone(&self.look);
+        let metadata = tokio::task::spawn_blocking(move || look.metadata(None, what)).await;
+        let metadata = metadata.unwrap_or_else(|panicked| Err(PortError::unavailable(what, panicked)))?;
         let there: HashMap<&str, &MetadataTopic> =
             metadata.topics().iter().filter(|t| !t.partitions().is_empty()).map(|t| (t.name(), t)).collect();
         let asked: Vec<ResourceSpecifier<'_>> = wanted
@@ -133,7 +134,7 @@ impl<'a> Admin<'a> {
         let answers = if asked.is_empty() {
             Vec::new()
         } else {
-            self.client.describe_configs(&asked, &options).await.map_err(|e| self.unavailable(what, e))?
+            self.client.describe_configs(&asked, &options).await.map_err(|e| unavailable(what, e))?
         };
         let configs: HashMap<String, ConfigResource> = answers
             .into_iter()
@@ -245,7 +246,7 @@ impl<'a> Admin<'a> {
             .collect();
         let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
         let answers = self.client.create_topics(&new, &options).await;
-        for answer in answers.map_err(|error| self.unavailable("making of topics", error))? {
+        for answer in answers.map_err(|error| unavailable("making of topics", error))? {
             match answer {
                 // Another process was quicker.
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
@@ -267,6 +268,32 @@ impl<'a> Admin<'a> {
         }
         Ok(())
     }
+}
+
+/// Removes `topics`, their dead-letter topics and the groups of `stages`.
+pub(super) async fn remove(
+    settings: &KafkaSettings,
+    topics: &[Topic],
+    stages: &[&str],
+) -> Result<(), PortError> {
+    let admin = Admin::new(settings)?;
+    let wanted = Wanted::of(settings, topics);
+    let names: Vec<&str> = wanted.iter().map(|w| w.name.as_str()).collect();
+    let groups: Vec<String> = stages.iter().map(|stage| settings.group(stage)).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
+    let what = "removal of topics and groups";
+    let topics = admin.client.delete_topics(&names, &options).await.map_err(|e| unavailable(what, e))?;
+    let groups = admin.client.delete_groups(&groups, &options).await.map_err(|e| unavailable(what, e))?;
+    let gone = |code: &Code| matches!(code, Code::UnknownTopicOrPartition | Code::GroupIdNotFound);
+    match topics.into_iter().chain(groups).filter_map(Result::err).find(|(_, code)| !gone(code)) {
+        None => Ok(()),
+        Some((name, code)) => Err(PortError::refused(format!("removal of {name}"), code.to_string())),
+    }
+}
+
+fn unavailable(what: &str, error: rdkafka::error::KafkaError) -> PortError {
+    PortError::unavailable(what, KafkaError::from(error))
 }
 
 /// How each of `topics` and its dead-letter topic is.

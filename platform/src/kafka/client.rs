@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings::rd_kafka_resp_err_t as RawCode;
 use rdkafka::client::OAuthToken;
@@ -20,7 +21,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use serde::Deserialize;
 use tracing::{debug, warn};
 
-use super::generation::generation;
+use super::native::generation;
 use super::publish::Flight;
 use super::settings::{Compression, GroupProtocol, KafkaSettings, Sasl, Tls};
 use super::{KafkaError, iam};
@@ -31,6 +32,8 @@ pub(super) const LARGEST: usize = 8 << 20;
 pub(super) const LARGEST_DEAD: usize = LARGEST + (1 << 20);
 /// So many seconds without any broker connected are an outage, not a hiccup.
 const SILENT: u32 = 3;
+/// How long to listen for why something failed.
+const LISTEN: Duration = Duration::from_millis(50);
 
 /// What a client is for.
 pub(super) enum Role<'a> {
@@ -46,7 +49,7 @@ impl KafkaSettings {
     /// librdkafka's settings for a client.
     pub(super) fn client(&self, role: &Role<'_>) -> Result<ClientConfig, KafkaError> {
         let mut c = ClientConfig::new();
-        let ms = |duration: std::time::Duration| duration.as_millis().max(1).to_string();
+        let ms = |duration: Duration| duration.as_millis().max(1).to_string();
         c.set_log_level(RDKafkaLogLevel::Info);
         for (key, value) in [
             ("bootstrap.servers", self.brokers.as_str()),
@@ -104,6 +107,9 @@ impl KafkaSettings {
                     ("acks", "all"),
                     // Java's choice of a key's partition, so that machines may write beside castwatch.
                     ("partitioner", "murmur2"),
+                    // A topic that the broker makes by itself has neither our partitions nor our retention.
+                    ("allow.auto.create.topics", "false"),
+                    ("topic.metadata.propagation.max.ms", "2000"),
                     ("compression.codec", compression),
                     ("linger.ms", &self.linger.as_millis().to_string()),
                     ("message.timeout.ms", &ms(self.delivery_timeout)),
@@ -217,22 +223,27 @@ impl Link {
 
     /// Why nothing works, while nothing does.
     pub(super) fn trouble(&self) -> Option<KafkaError> {
-        self.heard().trouble.clone()
+        let heard = self.heard();
+        match &heard.trouble {
+            // librdkafka hands over its statistics before what explains them.
+            Some(KafkaError::Away { .. }) if heard.last.is_some() => Some(self.silence(&heard, "")),
+            trouble => trouble.clone(),
+        }
     }
 
     /// Notes that a broker did something for us.
     pub(super) fn works(&self) {
-        let mut heard = self.heard();
-        (heard.trouble, heard.silent) = (None, 0);
+        *self.heard() = Heard::default();
     }
 
     /// What no answer means: what was heard last, else `otherwise`.
     pub(super) fn away(&self, otherwise: impl ToString) -> KafkaError {
-        let heard = self.heard();
-        heard.trouble.clone().unwrap_or_else(|| {
-            let cause = heard.last.clone().unwrap_or_else(|| otherwise.to_string());
-            KafkaError::Away { brokers: self.brokers.clone(), cause }
-        })
+        self.trouble().unwrap_or_else(|| self.silence(&self.heard(), &otherwise.to_string()))
+    }
+
+    fn silence(&self, heard: &Heard, otherwise: &str) -> KafkaError {
+        let cause = heard.last.clone().unwrap_or_else(|| otherwise.to_owned());
+        KafkaError::Away { brokers: self.brokers.clone(), cause }
     }
 
     fn error(&self, error: &ClientError, reason: &str) {
@@ -249,7 +260,6 @@ impl Link {
                 | Code::ClusterAuthorizationFailed,
             ) => heard.trouble = Some(KafkaError::Forbidden(cause)),
             Some(Code::AllBrokersDown) => {
-                let cause = heard.last.clone().unwrap_or(cause);
                 heard.trouble.get_or_insert(KafkaError::Away { brokers, cause });
             }
             Some(Code::BrokerTransportFailure | Code::Resolve | Code::SSL | Code::OperationTimedOut) => {
@@ -265,21 +275,21 @@ impl Link {
         let up = |b: &Broker| matches!(b.state.as_str(), "UP" | "UPDATE" | "REAUTH");
         let mut heard = self.heard();
         if statistics.brokers.values().any(up) {
-            heard.silent = 0;
+            (heard.silent, heard.last) = (0, None);
             if matches!(heard.trouble, Some(KafkaError::Away { .. } | KafkaError::Denied { .. })) {
                 heard.trouble = None;
             }
         } else {
             heard.silent += 1;
             if heard.silent >= SILENT && heard.trouble.is_none() {
-                let cause = heard.last.clone().unwrap_or_else(|| "not connected".into());
-                heard.trouble = Some(KafkaError::Away { brokers: self.brokers.clone(), cause });
+                heard.trouble = Some(self.silence(&heard, "not connected"));
             }
         }
         Some(statistics)
     }
 
-    fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
+    /// The token that says who this client is.
+    pub(super) fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
         let region = self.region.as_deref().ok_or("no IAM region is set")?;
         iam::token(region).map_err(|error| {
             let mut said = error.to_string();
@@ -297,6 +307,14 @@ impl Link {
 /// What librdkafka logs: all of it is for looking into things; what matters is in the errors.
 fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     debug!(target: "librdkafka", ?level, facility, "{line}");
+}
+
+/// Takes in what a client has heard: it hears only while it is polled.
+pub(super) fn hear<C: ConsumerContext>(client: &BaseConsumer<C>) {
+    let deadline = Instant::now() + LISTEN;
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        let _ = client.poll(left);
+    }
 }
 
 /// The context of a client that neither reads in a group nor writes.

@@ -18,32 +18,30 @@ const CONTENT: &str = "datacontenttype";
 
 /// The headers of `event`; none for one without attributes.
 pub(super) fn headers(event: &Event) -> Option<OwnedHeaders> {
-    if *event == (Event { data: event.data.clone(), ..Event::default() }) {
+    let Event { id, ty, source, subject, time, traceparent, extensions, data: _ } = event;
+    let texts = [("ce_id", id), ("ce_type", ty), ("ce_source", source), ("ce_subject", subject)];
+    let none = texts.iter().all(|(_, text)| text.is_empty());
+    if none && time.is_none() && traceparent.is_none() && extensions.is_empty() {
         return None;
     }
     let with = |headers: OwnedHeaders, key: &str, value: &str| {
         headers.insert(Header { key, value: Some(value.as_bytes()) })
     };
-    let mut headers = OwnedHeaders::new_with_capacity(8 + event.extensions.len());
+    let mut headers = OwnedHeaders::new_with_capacity(8 + extensions.len());
     headers = with(headers, "ce_specversion", "1.0");
-    for (key, value) in [
-        ("ce_id", &event.id),
-        ("ce_type", &event.ty),
-        ("ce_source", &event.source),
-        ("ce_subject", &event.subject),
-    ] {
+    for (key, value) in texts {
         if !value.is_empty() {
             headers = with(headers, key, value);
         }
     }
-    if let Some(time) = event.time {
+    if let Some(time) = time {
         headers = with(headers, "ce_time", &time.to_string());
     }
-    if let Some(parent) = &event.traceparent {
+    if let Some(parent) = traceparent {
         headers = with(headers, "traceparent", parent);
     }
     let mut content = JSON;
-    for (name, value) in &event.extensions {
+    for (name, value) in extensions {
         if name == CONTENT {
             content = value;
         } else {

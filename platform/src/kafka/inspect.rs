@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use castwatch_core::{Message, Partition, PortError, Position, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError as ClientError;
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-use super::client::{Link, Plain, Role};
+use super::client::{Link, Plain, Role, hear};
 use super::{KafkaError, KafkaSettings, event};
 use crate::embedded::Extent;
 
@@ -54,10 +55,15 @@ impl KafkaInspector {
             Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown)
         );
         if away {
-            let _ = self.client.poll(Duration::ZERO);
+            hear(&self.client);
         }
         let error = if away { self.client.context().0.away(error) } else { KafkaError::from(error) };
         PortError::unavailable(what, error)
+    }
+
+    /// What the brokers know of all topics, or of one.
+    pub(super) fn metadata(&self, name: Option<&str>, what: &str) -> Result<Metadata, PortError> {
+        self.client.fetch_metadata(name, ASK).map_err(|error| self.error(what, error))
     }
 
     /// The topics there are, by name.
@@ -65,8 +71,7 @@ impl KafkaInspector {
     /// # Errors
     /// [`PortError::Unavailable`].
     pub fn topics(&self) -> Result<Vec<Topic>, PortError> {
-        let metadata =
-            self.client.fetch_metadata(None, ASK).map_err(|error| self.error("list of topics", error))?;
+        let metadata = self.metadata(None, "list of topics")?;
         let mut topics: Vec<Topic> =
             metadata.topics().iter().filter_map(|t| self.settings.topic(t.name())).collect();
         topics.sort();
@@ -79,8 +84,7 @@ impl KafkaInspector {
     /// [`PortError::Unavailable`].
     pub fn ends(&self, topic: &Topic) -> Result<Vec<Extent>, PortError> {
         let (name, what) = (self.settings.name(topic), || format!("ends of {topic}"));
-        let metadata =
-            self.client.fetch_metadata(Some(&name), ASK).map_err(|error| self.error(what(), error))?;
+        let metadata = self.metadata(Some(&name), &what())?;
         let mut ends = Vec::new();
         for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
             let (first, next) = self

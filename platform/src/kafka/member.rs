@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{debug, warn};
 
-use super::client::{Membership, Rebalance, Role, assign, unassign};
+use super::client::{Membership, Rebalance, Role, assign, hear, unassign};
 use super::{KafkaError, KafkaSettings};
 
 /// How long a question to the brokers may take.
@@ -116,8 +116,7 @@ impl Member {
     pub(super) fn look_at_topics(&self, client: &Client) -> Result<(), PortError> {
         for (_, name) in &self.topics {
             let metadata = client.fetch_metadata(Some(name), ASK).map_err(|error| {
-                // Hears why: errors come with a poll.
-                let _ = client.poll(Duration::ZERO);
+                hear(client);
                 PortError::unavailable(self.what(), client.context().link.away(error))
             })?;
             let there = metadata.topics().iter().any(|t| t.name() == name && !t.partitions().is_empty());

@@ -13,10 +13,10 @@ mod client;
 mod consumer;
 mod event;
 mod gather;
-mod generation;
 mod iam;
 mod inspect;
 mod member;
+mod native;
 mod publish;
 mod settings;
 
@@ -59,7 +59,7 @@ pub enum KafkaError {
     #[error("the brokers don't allow it: {0}; grant castwatch's user its topics and groups")]
     Forbidden(String),
     /// A topic is missing.
-    #[error("topic {0} does not exist: run `castwatch doctor`, which says how to make it")]
+    #[error("topic {0} does not exist: `castwatch doctor --create` makes it")]
     NoTopic(String),
     /// The log ends before what was read of it.
     #[error(
@@ -142,6 +142,15 @@ impl Kafka {
     /// [`PortError`], when the brokers don't answer.
     pub async fn check(&self, topics: &[Topic]) -> Result<Vec<TopicState>, PortError> {
         admin::check(self.settings(), topics).await
+    }
+
+    /// Removes `topics`, their dead-letter topics and the groups of `stages`, with all that is in
+    /// them: for what a measurement made, never for a plant's.
+    ///
+    /// # Errors
+    /// [`PortError`], when the brokers don't answer or refuse to remove one.
+    pub async fn remove(&self, topics: &[Topic], stages: &[&str]) -> Result<(), PortError> {
+        admin::remove(self.settings(), topics, stages).await
     }
 
     /// A reading look at the topics that takes part in no group.
