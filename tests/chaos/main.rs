@@ -71,10 +71,19 @@ async fn run(services: Services, seed: u64) -> Vec<String> {
         if long { LONG.into() } else { SHORT.iter().map(|name| (*name, 0)).collect() };
     let mut broken = Vec::new();
     println!(
-        "| {:<9} | {:<62} | {:>6} | {:>7} | {:>4} | {:>10} | {:>7} | {:>10} | {:>7} |",
-        "scenario", "faults", "shots", "defects", "lost", "told twice", "repeats", "recovery s", "total s"
+        "| {:<9} | {:<62} | {:>6} | {:>7} | {:>4} | {:>10} | {:>7} | {:>12} | {:>10} | {:>7} |",
+        "scenario",
+        "faults",
+        "shots",
+        "defects",
+        "lost",
+        "told twice",
+        "repeats",
+        "scores again",
+        "recovery s",
+        "total s"
     );
-    println!("|{}|", [11, 64, 8, 9, 6, 12, 9, 12, 9].map(|width| "-".repeat(width)).join("|"));
+    println!("|{}|", [11, 64, 8, 9, 6, 12, 9, 14, 12, 9].map(|width| "-".repeat(width)).join("|"));
     for (name, kills) in names.into_iter().filter(|(name, _)| wanted(name)) {
         let began = Instant::now();
         let mut chance = StdRng::seed_from_u64(seed ^ name.bytes().fold(0, |h, b| h * 31 + u64::from(b)));
@@ -97,12 +106,13 @@ async fn run(services: Services, seed: u64) -> Vec<String> {
             ("broke off".to_owned(), Audit { problems: vec![error], ..Audit::default() })
         });
         println!(
-            "| {name:<9} | {faults:<62} | {:>6} | {:>7} | {:>4} | {:>10} | {:>7} | {:>10.1} | {:>7.1} |",
+            "| {name:<9} | {faults:<62} | {:>6} | {:>7} | {:>4} | {:>10} | {:>7} | {:>12} | {:>10.1} | {:>7.1} |",
             found.shots,
             found.defects,
             found.lost.len(),
             found.told_twice.len(),
             found.repeats,
+            found.scores_again,
             found.recovery.as_secs_f64(),
             began.elapsed().as_secs_f64()
         );
@@ -112,6 +122,10 @@ async fn run(services: Services, seed: u64) -> Vec<String> {
             }
             broken.push(name.to_owned());
         }
+    }
+    if !broken.is_empty() {
+        world.folder.disable_cleanup(true);
+        println!("what each process said is in {}", world.folder.path().display());
     }
     broken
 }

@@ -89,7 +89,7 @@ protocol = \"{protocol}\"
 session_timeout_ms = {session}
 partitions = 4
 replication = 1
-librdkafka = [\"heartbeat.interval.ms=500\"]
+{heartbeat}
 [aws]
 region = \"us-east-1\"
 access_key = \"castwatch\"
@@ -113,6 +113,9 @@ timeout_ms = 2000
 ",
             kafka = world.kafka.address,
             session = SESSION.as_millis(),
+            // The broker decides it where it runs the group.
+            heartbeat =
+                if protocol == "classic" { "librdkafka = [\"heartbeat.interval.ms=500\"]" } else { "" },
             s3 = world.s3.address,
             dynamodb = world.dynamodb.address,
             webhook = webhook.address,
