@@ -52,7 +52,7 @@ fn a_small_measurement_has_every_figure_and_none_is_absurd() {
         assert!(seconds > 0.0 && seconds < 60.0, "{stage:#}");
         // The clock of CPU time ticks a hundred times a second.
         assert!(cpu < seconds * number(&document, "/machine/cores") + 0.5, "{stage:#}");
-        assert!(number(stage, "/start_up_cpu_seconds") > 0.0, "{stage:#}");
+        assert!(number(stage, "/start_up_cpu_seconds") < 10.0, "{stage:#}");
         assert!(
             number(stage, "/peak_memory_mib") > 5.0 && number(stage, "/peak_memory_mib") < 2000.0,
             "{stage:#}"

@@ -61,7 +61,7 @@ pub struct Seen {
 pub struct Ended {
     /// What it said.
     pub seen: Seen,
-    /// CPU time in seconds.
+    /// CPU time in seconds; the kernel tells hundredths, rounded down, in two parts.
     pub cpu: f64,
     /// The most memory it had, in MiB.
     pub peak_mib: f64,
