@@ -157,9 +157,10 @@ fn explain(
         Some(
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidTopic | Code::InvalidRecord,
         ) => PortError::refused(what, KafkaError::from(error)),
-        Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
-            PortError::unavailable(what, KafkaError::NoTopic(settings.name(&event.topic)))
-        }
+        // A partition that is no more ends its queue as if the client had been told to end.
+        Some(
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::BrokerDestroy,
+        ) => PortError::unavailable(what, KafkaError::NoTopic(settings.name(&event.topic))),
         Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
             PortError::unavailable(what, KafkaError::Forbidden(error.to_string()))
         }
