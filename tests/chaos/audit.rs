@@ -133,11 +133,14 @@ async fn missing(site: &Site, sent: &Sent, removed: &BTreeSet<String>) -> Result
     })?;
     if lost.is_empty() {
         let records = records(site).await?;
-        let recorded: BTreeSet<&String> = records.iter().map(|(shot, _)| shot).collect();
+        let recorded: BTreeSet<&String> = records.iter().map(|record| &record.shot).collect();
         lost.extend(
             explained.iter().filter(|id| !recorded.contains(id)).map(|id| format!("{id} has no record")),
         );
-        for (shot, chart) in &records {
+        for Record { shot, chart, told } in &records {
+            if !told {
+                lost.push(format!("{shot} has no alert beside its record"));
+            }
             let Some(key) = chart else { continue };
             match site.objects.get(key).await {
                 Ok(Some(_)) => {}
@@ -149,15 +152,24 @@ async fn missing(site: &Site, sent: &Sent, removed: &BTreeSet<String>) -> Result
     Ok(lost)
 }
 
-/// Every record: its shot, and its chart's key.
-async fn records(site: &Site) -> Result<Vec<(String, Option<String>)>, String> {
+/// A record of a defect.
+struct Record {
+    shot: String,
+    chart: Option<String>,
+    told: bool,
+}
+
+/// Every record there is.
+async fn records(site: &Site) -> Result<Vec<Record>, String> {
     let mut all = Vec::new();
     let mut query = RecordQuery { limit: 500, ..RecordQuery::default() };
     loop {
         let page = site.records.list(&query).await.map_err(|error| error.to_string())?;
-        all.extend(
-            page.defects.into_iter().map(|kept| (kept.record.score.shot.to_string(), kept.record.chart)),
-        );
+        all.extend(page.defects.into_iter().map(|kept| Record {
+            shot: kept.record.score.shot.to_string(),
+            chart: kept.record.chart,
+            told: kept.alert.is_some(),
+        }));
         match page.next {
             Some(next) => query.before = Some(next),
             None => return Ok(all),
@@ -170,7 +182,7 @@ async fn look_closer(site: &Site, sent: &Sent, found: &mut Audit) {
     found.problems.extend(followed.err().map(|error| error.to_string()));
     match records(site).await {
         Ok(records) => {
-            let distinct: BTreeSet<&String> = records.iter().map(|(shot, _)| shot).collect();
+            let distinct: BTreeSet<&String> = records.iter().map(|record| &record.shot).collect();
             if distinct.len() != records.len() {
                 found.problems.push(format!("{} defects have {} records", distinct.len(), records.len()));
             }
