@@ -1,5 +1,5 @@
 //! Records on DynamoDB Local, and on a network that fails.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "common/dynamodb.rs"]
 mod common;

@@ -1,5 +1,5 @@
 //! The recipes of docs/analysts.md do what they say, and none of them scans.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[path = "common/dynamodb.rs"]
 mod common;

@@ -110,6 +110,7 @@ fn when(text: &str) -> Result<When, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
