@@ -1,5 +1,7 @@
 //! The `castwatch` binary: the command line, and where stages meet adapters.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod cli;
 mod commands;
 mod line;
