@@ -121,7 +121,8 @@ path = {alerts:?}
     std::fs::write(&config, text).unwrap();
     let config = config.to_str().unwrap();
     succeed(&["doctor", "--create", "--config", config]);
-    let settings = KafkaSettings { brokers: kafka, topic_prefix: format!("{own}."), ..KafkaSettings::default() };
+    let settings =
+        KafkaSettings { brokers: kafka, topic_prefix: format!("{own}."), ..KafkaSettings::default() };
     let inspector = Kafka::open(settings).unwrap().inspector().unwrap();
 
     let began = Instant::now();

@@ -218,7 +218,7 @@ impl Records for Ports {
     }
 
     async fn list(&self, query: &RecordQuery) -> Result<RecordPage, PortError> {
-        self.call("list records", |state, _| Ok(list(state, query))).await
+        self.call("list records", |state, _| list(state, query)).await
     }
 
     async fn claim(&self, id: &str) -> Result<Claim, PortError> {
@@ -253,7 +253,14 @@ impl Records for Ports {
     }
 }
 
-fn list(state: &State, query: &RecordQuery) -> RecordPage {
+/// A cursor is the milliseconds of the last record of a page in 20 digits, and its shot.
+fn list(state: &State, query: &RecordQuery) -> Result<RecordPage, PortError> {
+    let is_cursor = |text: &String| {
+        text.split_once('~').is_some_and(|(ms, _)| ms.len() == 20 && ms.bytes().all(|b| b.is_ascii_digit()))
+    };
+    if !(1..=1000).contains(&query.limit) || !query.before.iter().all(is_cursor) {
+        return Err(PortError::refused("list records", "no such page"));
+    }
     let cursor =
         |r: &Explanation| format!("{:020}~{}", r.score.ended_at.instant().as_millisecond(), r.score.shot);
     let mut records: Vec<&Explanation> = state
@@ -276,7 +283,7 @@ fn list(state: &State, query: &RecordQuery) -> RecordPage {
         record: record.clone(),
         alert: state.alerts.get(record.score.shot.as_str()).cloned(),
     };
-    RecordPage { defects: records.into_iter().take(query.limit).map(kept).collect(), next }
+    Ok(RecordPage { defects: records.into_iter().take(query.limit).map(kept).collect(), next })
 }
 
 /// Keys are relative paths that stay below their root.

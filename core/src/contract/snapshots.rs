@@ -17,7 +17,13 @@ fn partition(index: u32) -> Partition {
 }
 
 fn snapshot(position: u64, state: impl Into<Bytes>) -> Snapshot {
-    let tally = Tally { taken: position, done: position / 2, duplicates: position / 4, dead_letters: 1, missed: position / 8 };
+    let tally = Tally {
+        taken: position,
+        done: position / 2,
+        duplicates: position / 4,
+        dead_letters: 1,
+        missed: position / 8,
+    };
     Snapshot { position: Position(position), tally, state: state.into() }
 }
 
