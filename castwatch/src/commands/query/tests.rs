@@ -187,7 +187,8 @@ fn times_are_those_of_the_plant() {
     is("--to 2026-01-15T16:45:06+01:00", "", "2026-01-15T15:45:06Z");
     is("", "", "");
 
-    let Plan { query, most, .. } = planned(&format!("defects --told --plant {PLANT} --cause cast_pressure --all"));
+    let Plan { query, most, .. } =
+        planned(&format!("defects --told --plant {PLANT} --cause cast_pressure --all"));
     assert_eq!((query.told, most), (Some(Told::Told), u64::MAX));
     assert_eq!(query.cause.as_deref(), Some("cast_pressure"));
     let plant = Plant::load(PLANT).unwrap();
