@@ -91,7 +91,7 @@ pub async fn rebalances(world: &mut World, chance: &mut StdRng, protocol: &str) 
     let plant = site.plant(Load::default());
     let mut members = vec![site.member("steady")];
     let (mut joined, mut left) = (0, 0);
-    for turn in 0..8 {
+    for turn in 0..6 {
         sleep(seconds(chance, 1.0, 2.2)).await;
         if members.len() > 3 || (members.len() > 1 && turn % 2 == 1) {
             let goes = members.remove(chance.random_range(1..members.len()));
@@ -237,7 +237,7 @@ pub async fn bad_receiver(world: &mut World, _: &mut StdRng) -> Told {
     let members = vec![site.member("one"), site.member("two")];
     site.disturb_on();
     site.webhook.set(Faults { refused: 0.2, unheard: 0.1, ..Faults::default() });
-    sleep(Duration::from_secs(6)).await;
+    sleep(Duration::from_secs(4)).await;
     site.webhook.set(Faults { down: true, ..Faults::default() });
     sleep(Duration::from_secs(2)).await;
     site.webhook.heal();
