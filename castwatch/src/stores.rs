@@ -94,7 +94,11 @@ impl Stores {
     /// # Errors
     /// As [`Stores::open`], and when there is no embedded file.
     pub async fn open_existing(settings: &Settings) -> Result<Self> {
-        Self::open_where(settings, |folder| Ok(drop(Inspector::open(folder)?))).await
+        let there = |folder: &Path| -> Result<()> {
+            Inspector::open(folder)?;
+            Ok(())
+        };
+        Self::open_where(settings, there).await
     }
 
     async fn open_where(settings: &Settings, check: fn(&Path) -> Result<()>) -> Result<Self> {
@@ -151,7 +155,7 @@ impl Log {
     pub fn inspector(&self) -> Result<LogInspector> {
         Ok(match self {
             Self::Embedded(log) => LogInspector::Embedded(log.inspector()?),
-            Self::Kafka(log) => LogInspector::Kafka(log.inspector()?),
+            Self::Kafka(log) => LogInspector::Kafka(Box::new(log.inspector()?)),
         })
     }
 }
@@ -205,7 +209,7 @@ pub enum LogInspector {
     /// At the embedded file.
     Embedded(Inspector),
     /// At Kafka.
-    Kafka(KafkaInspector),
+    Kafka(Box<KafkaInspector>),
 }
 
 impl LogInspector {

@@ -175,7 +175,10 @@ async fn defects<R: Records, O: Objects>(
         ..RecordQuery::default()
     };
     let page = console.records.list(&query).await?;
-    Ok(Json(Defects { defects: page.defects.into_iter().map(|d| DefectView::from(d.record)).collect(), next: page.next }))
+    Ok(Json(Defects {
+        defects: page.defects.into_iter().map(|d| DefectView::from(d.record)).collect(),
+        next: page.next,
+    }))
 }
 
 async fn chart<R: Records, O: Objects>(

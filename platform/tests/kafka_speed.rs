@@ -11,7 +11,7 @@ use castwatch_core::{Consumer as _, Delivery, Event, Outgoing, Publisher, Topic}
 use castwatch_platform::kafka::{Kafka, KafkaSettings};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use kafka_support::{broker, fresh, publish};
 

@@ -112,8 +112,10 @@ async fn topics(settings: &Settings, create: bool) -> Result<String> {
     let kafka = Kafka::open(settings.kafka.clone())?;
     let topics =
         if create { kafka.ensure_topics(&Topic::ALL).await? } else { kafka.check(&Topic::ALL).await? };
-    let wrong: Vec<String> =
-        topics.iter().flat_map(|t| t.faults.iter().map(move |fault| format!("{}: {fault}", t.name))).collect();
+    let wrong: Vec<String> = topics
+        .iter()
+        .flat_map(|t| t.faults.iter().map(move |fault| format!("{}: {fault}", t.name)))
+        .collect();
     if wrong.is_empty() {
         Ok(format!("{} topics at {} are as they should be", topics.len(), settings.kafka.brokers))
     } else {

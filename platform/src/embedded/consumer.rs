@@ -93,7 +93,12 @@ impl EmbeddedConsumer {
             let mut tracks = Vec::new();
             for topic in topics {
                 for Head { id, number, .. } in heads_or_create(db, &topic, partitions)? {
-                    tracks.push(Track { partition: Partition::new(topic.clone(), number), id, next: None, end: None });
+                    tracks.push(Track {
+                        partition: Partition::new(topic.clone(), number),
+                        id,
+                        next: None,
+                        end: None,
+                    });
                 }
             }
             Ok((tracks, generation))

@@ -98,7 +98,8 @@ pub struct KafkaSettings {
     pub security: Security,
     /// How batches are compressed.
     pub compression: Compression,
-    /// How long an event may wait for others to go along.
+    /// How long an event may wait for others to go along. A stage publishes a whole batch and waits
+    /// for it, so that waiting for more only costs time: 0.
     pub linger: Duration,
     /// The most messages handed over at once.
     pub batch: usize,
@@ -125,7 +126,7 @@ impl Default for KafkaSettings {
             instance_id: None,
             security: Security::default(),
             compression: Compression::default(),
-            linger: Duration::from_millis(5),
+            linger: Duration::ZERO,
             batch: 1000,
             session_timeout: Duration::from_secs(10),
             delivery_timeout: Duration::from_secs(15),
