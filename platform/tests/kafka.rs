@@ -189,7 +189,8 @@ async fn bad_bytes_become_dead_letters() {
     let (kafka, snapshots, _folder) = line(KafkaSettings { partitions: 1, ..fresh(&broker) }).await;
     let foreign: BaseProducer = ClientConfig::new().set("bootstrap.servers", &broker).create().unwrap();
     let name = format!("{}shots", kafka.settings().topic_prefix);
-    let bad: [(Option<&[u8]>, Option<&[u8]>); 5] = [
+    type Raw<'a> = Option<&'a [u8]>;
+    let bad: [(Raw<'_>, Raw<'_>); 5] = [
         (Some(b"\xff\xfe"), Some(b"\x80{")),
         (None, None),
         (Some(b""), Some(b"")),

@@ -417,8 +417,13 @@ impl<S: Stage, C: Consumer, P: Publisher, N: Snapshots> Runner<S, C, P, N> {
 
     fn troubled(&self, error: &PortError) {
         let text = chain(error);
-        warn!(stage = self.stage.name(), error = text, "waiting to try again");
         let mut progress = self.status.lock();
+        // An outage is one line when it begins and one when it is over, however often it is tried.
+        if progress.trouble.as_ref() == Some(&text) {
+            debug!(stage = self.stage.name(), error = text, "still waiting");
+        } else {
+            warn!(stage = self.stage.name(), error = text, "waiting to try again");
+        }
         progress.trouble = Some(text);
         progress.meter.retries += 1;
     }
