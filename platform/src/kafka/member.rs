@@ -345,6 +345,10 @@ impl Member {
     ) -> Result<Option<Generation>, PortError> {
         let what = format!("confirmation of {partition}");
         let Some(client) = self.client.clone() else { return Ok(None) };
+        // The broker asks who commits, and not whose the partition is.
+        if !self.tracks.iter().any(|t| t.partition == *partition) {
+            return Ok(None);
+        }
         let (name, index) = (self.settings.name(&partition.topic), partition.index.cast_signed());
         let explain = |error: ClientError| PortError::unavailable(&what, KafkaError::from(error));
         let mut asked = TopicPartitionList::new();
