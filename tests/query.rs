@@ -114,14 +114,16 @@ fn both_stores_give_the_same_answers() {
     };
     let own = format!("query-{}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos());
     let cloud = folder.path().join("cloud");
+    let of = |name| std::env::var(name).unwrap_or_else(|_| "castwatch".into());
+    let (key, secret) = (of("CASTWATCH_TEST_S3_KEY"), of("CASTWATCH_TEST_S3_SECRET"));
     let config = format!(
         r#"
 records = "dynamodb"
 objects = "s3"
 [aws]
 region = "us-east-1"
-access_key = "castwatch"
-secret_key = "castwatch"
+access_key = "{key}"
+secret_key = "{secret}"
 [s3]
 bucket = "{own}"
 endpoint = "{s3}"
