@@ -19,6 +19,8 @@ use crate::embedded::Extent;
 
 /// How long the brokers may take to answer.
 const ASK: Duration = Duration::from_secs(10);
+/// How long a partition without a leader is left alone.
+const LEADERLESS: Duration = Duration::from_millis(100);
 /// So many messages are read at once where all of them are.
 const PAGE: usize = 1000;
 
@@ -87,10 +89,8 @@ impl KafkaInspector {
         let metadata = self.metadata(Some(&name), &what())?;
         let mut ends = Vec::new();
         for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
-            let (first, next) = self
-                .client
-                .fetch_watermarks(&name, partition.id(), ASK)
-                .map_err(|error| self.error(what(), error))?;
+            let (first, next) =
+                self.watermarks(&name, partition.id()).map_err(|error| self.error(what(), error))?;
             let position = |offset: i64| Position(u64::try_from(offset).unwrap_or(0));
             ends.push(Extent {
                 partition: Partition::new(topic.clone(), partition.id().cast_unsigned()),
@@ -100,6 +100,25 @@ impl KafkaInspector {
         }
         ends.sort_by_key(|extent| extent.partition.index);
         Ok(ends)
+    }
+
+    /// The first offset of a partition and the one after its last. A partition that was made just
+    /// now, or whose broker went, has no leader for a moment.
+    fn watermarks(&self, name: &str, index: i32) -> Result<(i64, i64), ClientError> {
+        let began = Instant::now();
+        loop {
+            let answer = self.client.fetch_watermarks(name, index, ASK);
+            let leaderless = answer.as_ref().is_err_and(|error| {
+                matches!(
+                    error.rdkafka_error_code(),
+                    Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable)
+                )
+            });
+            if !leaderless || began.elapsed() >= ASK {
+                return answer;
+            }
+            std::thread::sleep(LEADERLESS);
+        }
     }
 
     /// Up to `limit` messages of a partition, from a position on; none at the end.
@@ -117,7 +136,7 @@ impl KafkaInspector {
         let (name, index) = (self.settings.name(&partition.topic), partition.index.cast_signed());
         let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         if at.take() != Some((partition.clone(), from.0)) {
-            let (low, high) = self.client.fetch_watermarks(&name, index, ASK).map_err(explain)?;
+            let (low, high) = self.watermarks(&name, index).map_err(explain)?;
             let from = i64::try_from(from.0).unwrap_or(i64::MAX).max(low);
             if from >= high {
                 return Ok(Vec::new());
